@@ -1,0 +1,1 @@
+//! Placeholder: written in the first change of this crate.
