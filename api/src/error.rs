@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+pub use schema::FieldError;
+
 /// Why a request failed, in the words of `metav1.StatusReason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -62,18 +64,6 @@ impl Reason {
             Self::Timeout => 504,
         }
     }
-}
-
-/// What is wrong with one field, in the words of `metav1.StatusCause`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// `FieldValueRequired`, `FieldValueInvalid`, `FieldValueNotSupported`, `FieldValueDuplicate`,
-    /// `FieldValueForbidden`, `FieldValueTooLong`, `FieldValueTooMany`, `FieldValueTypeInvalid`.
-    pub reason: &'static str,
-    /// The path as upstream writes it: `spec.containers[0].image`.
-    pub field: String,
-    /// The full message, without the path.
-    pub message: String,
 }
 
 /// A request that failed.

@@ -4,6 +4,7 @@
 pub mod error;
 pub mod object;
 pub mod row;
+pub mod schemas;
 pub mod strategy;
 
 pub use error::{ApiError, FieldError, Reason};
