@@ -10,6 +10,7 @@
 //!
 //! The store knows bytes, not objects.
 
+pub mod embedded;
 mod error;
 mod types;
 

@@ -1,0 +1,63 @@
+//! Which keys go away by themselves, and when.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The deadlines of keys, in milliseconds of Unix time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Deadlines {
+    by_key: HashMap<Arc<str>, u64>,
+    by_time: BTreeSet<(u64, Arc<str>)>,
+}
+
+impl Deadlines {
+    /// Sets or removes the deadline of a key.
+    pub(super) fn set(&mut self, key: &Arc<str>, deadline_ms: Option<u64>) {
+        let old = match deadline_ms {
+            Some(deadline) => self.by_key.insert(Arc::clone(key), deadline),
+            None => self.by_key.remove(key),
+        };
+        if let Some(old) = old {
+            self.by_time.remove(&(old, Arc::clone(key)));
+        }
+        if let Some(deadline) = deadline_ms {
+            self.by_time.insert((deadline, Arc::clone(key)));
+        }
+    }
+
+    /// The deadline of a key.
+    pub(super) fn get(&self, key: &str) -> Option<u64> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The earliest deadline.
+    pub(super) fn next(&self) -> Option<u64> {
+        self.by_time.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Up to `limit` keys whose time has come, earliest first.
+    pub(super) fn due(&self, now_ms: u64, limit: usize) -> Vec<Arc<str>> {
+        let due = self.by_time.iter().take_while(|(deadline, _)| *deadline <= now_ms);
+        due.take(limit).map(|(_, key)| Arc::clone(key)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_last_deadline_of_a_key_counts() {
+        let mut deadlines = Deadlines::default();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        deadlines.set(&a, Some(10));
+        deadlines.set(&b, Some(20));
+        deadlines.set(&a, Some(30));
+        assert_eq!((deadlines.next(), deadlines.get("a")), (Some(20), Some(30)));
+        assert_eq!(deadlines.due(30, 9), [Arc::clone(&b), Arc::clone(&a)]);
+        assert_eq!(deadlines.due(30, 1), [Arc::clone(&b)]);
+        deadlines.set(&b, None);
+        deadlines.set(&a, None);
+        assert_eq!((deadlines.next(), deadlines.due(99, 9).len()), (None, 0));
+    }
+}

@@ -1,0 +1,198 @@
+//! The embedded engine: everything live in memory, every commit in a log on disk.
+//!
+//! Guarantees, beyond [`Store`]'s:
+//! - all writes that wait at the same time share one sync (group commit), by one writer thread;
+//! - a watcher has an event in its queue before the write that made it is acknowledged;
+//! - reads never touch the disk and never wait for it;
+//! - values are held once: readers and watchers share them with the engine. A caller that writes a slice of a larger
+//!   buffer keeps that whole buffer alive;
+//! - a torn last append is cut off at the start (it was never acknowledged) and logged; any other damage fails the start
+//!   with the file and offset;
+//! - with a full disk writes get [`StoreError::NoSpace`] and reads go on; writes work again when there is space;
+//! - one process per directory.
+//!
+//! Assumes a local file system whose `fdatasync` means it, and that the live data fits in memory.
+//!
+//! The recent past is kept for reads and watches at older revisions, bounded by age and bytes, and survives a restart as
+//! far as the log goes. Deliberately absent: encryption (values arrive encrypted), replication (use etcd).
+
+mod expiry;
+mod frame;
+mod history;
+mod lock;
+mod log;
+mod record;
+mod recovery;
+mod segment;
+mod snapshot;
+mod staging;
+mod state;
+mod watchers;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, oneshot};
+
+use self::state::State;
+use self::writer::Request;
+use crate::{
+    Action, Committed, GetResult, Range, RangeResult, ReadAt, Revision, Store, StoreError, WatchStream, Write,
+};
+
+/// How many writes may wait for the writer; more wait for room.
+const QUEUED_WRITES_MAX: usize = 4096;
+/// What one transaction may hold; the API's limits are far below.
+const TRANSACTION_BYTES_MAX: usize = 512 << 20;
+
+/// Where and how an embedded store keeps its data.
+#[derive(Clone, Debug)]
+pub struct EmbeddedOptions {
+    /// The directory, made if it does not exist. It belongs to the store alone.
+    pub dir: PathBuf,
+    /// How long replaced and deleted entries stay readable at older revisions.
+    pub history_age: Duration,
+    /// How much of them is kept at most.
+    pub history_bytes: usize,
+    /// How many events may wait for one watcher before it is dropped.
+    pub watch_queue_events: usize,
+    /// How long a watcher stays without news of the current revision while others' keys change.
+    pub progress_interval: Duration,
+    /// At which size a new log segment is begun.
+    pub segment_bytes: u64,
+    /// How much superfluous log makes a snapshot worth it.
+    pub compact_bytes: u64,
+}
+
+impl EmbeddedOptions {
+    /// The defaults, in this directory.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            history_age: Duration::from_secs(5 * 60),
+            history_bytes: 32 << 20,
+            watch_queue_events: 16 * 1024,
+            progress_interval: Duration::from_secs(5),
+            segment_bytes: 16 << 20,
+            compact_bytes: 32 << 20,
+        }
+    }
+}
+
+/// The embedded store. Clones are handles of the same store; dropping the last one finishes what is queued and closes it.
+#[derive(Clone, Debug)]
+pub struct EmbeddedStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: Arc<RwLock<State>>,
+    queue: Option<mpsc::Sender<Request>>,
+    queue_room: Arc<Semaphore>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a directory: takes the directory's lock, recovers what is there, starts the writer.
+    /// Reads whole files; call it where blocking is fine.
+    pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let recovery::Recovered { lock, state, writer } = recovery::open(&options)?;
+        let (queue, requests) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || {
+                // The directory stays locked until the last write is done.
+                let _lock = lock;
+                writer.run(&requests);
+            })
+            .map_err(|error| StoreError::Setup(format!("cannot start the store's writer thread: {error}")))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                state,
+                queue: Some(queue),
+                queue_room: Arc::new(Semaphore::new(QUEUED_WRITES_MAX)),
+                writer: Some(thread),
+            }),
+        })
+    }
+
+    fn enqueue(&self, request: Request) -> Result<(), StoreError> {
+        let closed = || StoreError::Unavailable("the store's writer has stopped".into());
+        let queue = self.inner.queue.as_ref().ok_or_else(closed)?;
+        queue.send(request).map_err(|_| closed())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            tracing::error!("the store's writer panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn commit(&self, transaction: Vec<Write>) -> Result<Committed, StoreError> {
+        let bytes = transaction.iter().map(size_of_write).sum();
+        if bytes > TRANSACTION_BYTES_MAX {
+            return Err(StoreError::Setup(format!("a transaction of {bytes} bytes is too large")));
+        }
+        let permit = Arc::clone(&self.inner.queue_room).acquire_owned().await;
+        let permit = permit.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Request::Commit { writes: transaction, bytes, reply, permit })?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the store's writer has stopped".into())))
+    }
+
+    async fn get(&self, key: &str, at: ReadAt) -> Result<GetResult, StoreError> {
+        let snapshot = self.inner.state.read().snapshot(at, key)?;
+        Ok(snapshot.get(key))
+    }
+
+    async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        let snapshot = self.inner.state.read().snapshot(range.at, &range.prefix)?;
+        Ok(snapshot.range(&range))
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, StoreError> {
+        self.inner.state.write().watch(prefix, from)
+    }
+
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        Ok(self.inner.state.read().revision)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Request::Compact { revision, reply })?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(StoreError::OutcomeUnknown("the store's writer has stopped".into())))
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Request::Probe { reply })?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store's writer has stopped".into())))
+    }
+}
+
+fn size_of_write(write: &Write) -> usize {
+    let value = match &write.action {
+        Action::Put { value, .. } => value.len(),
+        Action::Delete => 0,
+    };
+    write.key.len() + value + 64
+}

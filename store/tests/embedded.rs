@@ -1,0 +1,160 @@
+//! The embedded engine passes the suite, and what only it promises.
+
+mod suite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use store::embedded::{EmbeddedOptions, EmbeddedStore};
+use store::{Range, ReadAt, Store, StoreError, WatchEvent};
+use suite::{delete, put};
+use tempfile::TempDir;
+
+async fn open() -> (TempDir, Arc<dyn Store>) {
+    let dir = TempDir::new().unwrap();
+    let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path().join("data"))).unwrap();
+    (dir, Arc::new(store))
+}
+
+store_suite!(open;
+    revisions_grow_by_one_per_transaction,
+    entries_carry_their_history,
+    a_failed_precondition_writes_nothing_and_says_what_is_there,
+    deleting_what_is_not_there_makes_no_revision,
+    of_racing_creations_one_wins,
+    counters_that_race_lose_no_step,
+    ranges_are_in_order_paged_and_consistent,
+    older_revisions_read_as_they_were,
+    the_future_and_the_compacted_past_are_refused,
+    a_watch_delivers_each_change_once_in_order_with_what_was_there,
+    changes_of_one_revision_come_together,
+    a_watch_from_an_older_revision_replays_and_then_follows,
+    watchers_under_load_miss_nothing,
+    a_time_to_live_ends_in_a_deletion,
+    large_values_and_large_ranges_come_through,
+    a_malformed_transaction_is_refused,
+);
+
+#[tokio::test]
+async fn everything_acknowledged_is_there_after_reopening_history_included() {
+    let dir = TempDir::new().unwrap();
+    let options = EmbeddedOptions::new(dir.path());
+    let store = EmbeddedStore::open(options.clone()).unwrap();
+    for step in 0..50 {
+        store.commit(vec![put(&format!("/k/{}", step % 7), &step.to_string())]).await.unwrap();
+    }
+    store.commit(vec![delete("/k/3")]).await.unwrap();
+    let before = store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap();
+    let at = ReadAt::Revision(before.revision - 20);
+    let past = store.range(Range { prefix: "/".into(), at, ..Range::default() }).await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open(options).unwrap();
+    assert_eq!(store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap(), before);
+    assert_eq!(store.range(Range { prefix: "/".into(), at, ..Range::default() }).await.unwrap(), past);
+    let mut watch = store.watch("/", Some(before.revision)).await.unwrap();
+    assert!(
+        matches!(watch.next().await, Some(Ok(WatchEvent::Changes { revision, .. })) if revision == before.revision)
+    );
+}
+
+#[tokio::test]
+async fn snapshots_keep_the_directory_small_and_the_data_whole() {
+    let dir = TempDir::new().unwrap();
+    let options = EmbeddedOptions {
+        segment_bytes: 64 << 10,
+        compact_bytes: 128 << 10,
+        history_bytes: 32 << 10,
+        ..EmbeddedOptions::new(dir.path())
+    };
+    let store = EmbeddedStore::open(options.clone()).unwrap();
+    let value = "v".repeat(1000);
+    for step in 0..2000 {
+        store.commit(vec![put(&format!("/k/{}", step % 50), &format!("{step}{value}"))]).await.unwrap();
+    }
+    let before = store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap();
+    drop(store);
+    let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap()).collect();
+    let snapshots =
+        files.iter().filter(|file| file.file_name().to_string_lossy().ends_with(".snapshot")).count();
+    let logs = files.iter().filter(|file| file.file_name().to_string_lossy().ends_with(".log")).count();
+    assert_eq!(snapshots, 1);
+    assert!(logs < 12, "2 MB were written in segments of 64 KB; {logs} are left");
+    let store = EmbeddedStore::open(options).unwrap();
+    assert_eq!(store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_time_to_live_survives_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let options = EmbeddedOptions::new(dir.path());
+    let store = EmbeddedStore::open(options.clone()).unwrap();
+    let mut write = put("/t", "short");
+    write.action =
+        store::Action::Put { value: "short".into(), time_to_live: Some(Duration::from_millis(700)) };
+    store.commit(vec![write]).await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open(options).unwrap();
+    assert!(store.get("/t", ReadAt::Current).await.unwrap().entry.is_some());
+    let mut watch = store.watch("/t", None).await.unwrap();
+    let deletion = async { while !matches!(watch.next().await, Some(Ok(WatchEvent::Changes { .. }))) {} };
+    tokio::time::timeout(Duration::from_secs(5), deletion).await.unwrap();
+    assert!(store.get("/t", ReadAt::Current).await.unwrap().entry.is_none());
+}
+
+#[tokio::test]
+async fn an_event_is_queued_before_the_write_is_acknowledged() {
+    let (_dir, store) = open().await;
+    let mut watch = store.watch("/", None).await.unwrap();
+    assert!(matches!(watch.next().now_or_never(), Some(Some(Ok(WatchEvent::Progress(_))))));
+    for _ in 0..100 {
+        let revision = store.commit(vec![put("/a", "1")]).await.unwrap().revision;
+        match watch.next().now_or_never() {
+            Some(Some(Ok(WatchEvent::Changes { revision: seen, .. }))) => assert_eq!(seen, revision),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_ended_and_never_blocks_the_writer() {
+    let dir = TempDir::new().unwrap();
+    let options = EmbeddedOptions { watch_queue_events: 10, ..EmbeddedOptions::new(dir.path()) };
+    let store = EmbeddedStore::open(options).unwrap();
+    let watch = store.watch("/", None).await.unwrap();
+    for _ in 0..50 {
+        store.commit(vec![put("/a", "1")]).await.unwrap();
+    }
+    let events: Vec<_> = watch.collect().await;
+    assert_eq!(events.len(), 12, "the start, ten that fitted, and the end");
+    assert!(matches!(events.last(), Some(Err(StoreError::Lagged))));
+}
+
+#[tokio::test]
+async fn a_watcher_of_a_quiet_prefix_hears_of_progress() {
+    let dir = TempDir::new().unwrap();
+    let options =
+        EmbeddedOptions { progress_interval: Duration::from_millis(50), ..EmbeddedOptions::new(dir.path()) };
+    let store = EmbeddedStore::open(options).unwrap();
+    let mut watch = store.watch("/quiet/", None).await.unwrap();
+    watch.next().await.unwrap().unwrap();
+    let revision = store.commit(vec![put("/loud", "1")]).await.unwrap().revision;
+    let progress = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap();
+    assert!(matches!(progress, Some(Ok(WatchEvent::Progress(seen))) if seen == revision));
+}
+
+#[tokio::test]
+async fn the_memory_of_a_value_is_shared_with_readers_and_watchers() {
+    let (_dir, store) = open().await;
+    let mut watch = store.watch("/", None).await.unwrap();
+    store.commit(vec![put("/a", "a value")]).await.unwrap();
+    let read = store.get("/a", ReadAt::Current).await.unwrap().entry.unwrap();
+    watch.next().await.unwrap().unwrap();
+    match watch.next().await.unwrap().unwrap() {
+        WatchEvent::Changes { changes, .. } => match &changes[0] {
+            store::Change::Put { entry, .. } => assert_eq!(entry.value.as_ptr(), read.value.as_ptr()),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
