@@ -1,6 +1,6 @@
 //! Errors as the API tells them: one type that maps to the `Status` object, and field errors with their paths.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub use schema::FieldError;
 
@@ -127,29 +127,35 @@ impl ApiError {
     /// 422 with a cause per field.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
         let said: Vec<String> = errors.iter().map(|e| format!("{}: {}", e.field, e.message)).collect();
-        let joined = match said.as_slice() {
-            [one] => one.clone(),
+        // The same complaint is said once, as upstream's aggregate does.
+        let mut distinct: Vec<&str> = Vec::new();
+        for text in &said {
+            if !distinct.contains(&text.as_str()) {
+                distinct.push(text);
+            }
+        }
+        let joined = match distinct.as_slice() {
+            [one] => (*one).to_string(),
             many => format!("[{}]", many.join(", ")),
         };
         let causes: Vec<Value> = errors
             .iter()
             .map(|e| json!({"reason": e.reason, "message": e.message, "field": e.field}))
             .collect();
-        let details = json!({"name": name, "group": group, "kind": kind, "causes": causes});
+        let mut details = details(group, kind, name);
+        if !causes.is_empty() {
+            details.insert("causes".to_string(), causes.into());
+        }
         let kind = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
         Self {
             reason: Reason::Invalid,
             message: format!("{kind} \"{name}\" is invalid: {joined}"),
-            details: Some(Box::new(details)),
+            details: Some(Box::new(details.into())),
         }
     }
 
     fn about(reason: Reason, group: &str, resource: &str, name: &str, message: String) -> Self {
-        let mut details = json!({"name": name, "kind": resource});
-        if !group.is_empty() {
-            details["group"] = group.into();
-        }
-        Self { reason, message, details: Some(Box::new(details)) }
+        Self { reason, message, details: Some(Box::new(details(group, resource, name).into())) }
     }
 
     /// The `Status` object that goes over the wire.
@@ -163,6 +169,15 @@ impl ApiError {
         }
         status
     }
+}
+
+/// What the error is about; empty parts are left out.
+fn details(group: &str, kind: &str, name: &str) -> Map<String, Value> {
+    [("name", name), ("group", group), ("kind", kind)]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(key, value)| (key.to_string(), value.into()))
+        .collect()
 }
 
 fn qualified(group: &str, resource: &str) -> String {

@@ -2,11 +2,18 @@
 //! table columns. Pure: no tokio, no IO, no clock.
 
 pub mod error;
+pub mod field;
+pub mod names;
 pub mod object;
 pub mod row;
 pub mod schemas;
+pub mod strategies;
 pub mod strategy;
+pub mod table;
 
 pub use error::{ApiError, FieldError, Reason};
-pub use row::{Row, Scope, ServedVersion, Subresource, Verb};
+pub use row::{
+    CustomResource, CustomVersion, PrinterColumn, Row, ScalePaths, Scope, ServedVersion, Subresource, Verb,
+};
 pub use strategy::{Strategy, WriteContext};
+pub use table::ResourceTable;

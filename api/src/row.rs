@@ -1,6 +1,8 @@
-//! A row of the resource table: one stored kind with all the versions it is served in.
+//! A row of the resource table: one kind with all the versions it is served in.
 
-use std::sync::Arc;
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+
+use schema::Schema;
 
 use crate::Strategy;
 
@@ -11,6 +13,16 @@ pub enum Scope {
     Cluster,
     /// One per namespace.
     Namespaced,
+}
+
+impl Scope {
+    /// As discovery writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::Namespaced => "Namespaced",
+        }
+    }
 }
 
 /// What can be done with a resource, in the words of discovery.
@@ -27,19 +39,36 @@ pub enum Verb {
     Watch,
 }
 
+impl Verb {
+    /// As discovery and RBAC write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
 /// A subresource of a row. Those that are a view of the object (status, scale, …) go through the one pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subresource {
     /// `status`, `scale`, `binding`, `log`, …
     pub name: &'static str,
     /// Group, version and kind of the body, as discovery shows them (`autoscaling/v1 Scale`).
-    pub kind: (&'static str, &'static str, &'static str),
+    /// `None`: the body is the row's own kind in the version of the request.
+    pub body: Option<(&'static str, &'static str, &'static str)>,
     /// What it can do.
     pub verbs: &'static [Verb],
 }
 
 /// A group and version in which a row is served.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServedVersion {
     /// The API group; empty for core.
     pub group: String,
@@ -47,11 +76,29 @@ pub struct ServedVersion {
     pub version: String,
 }
 
-/// One stored kind. Built-in rows are made at start; a CRD adds one at run time.
+impl ServedVersion {
+    /// A group and version.
+    pub fn new(group: &str, version: &str) -> Self {
+        Self { group: group.to_string(), version: version.to_string() }
+    }
+
+    /// The `apiVersion` of objects: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> Cow<'_, str> {
+        if self.group.is_empty() {
+            Cow::Borrowed(&self.version)
+        } else {
+            Cow::Owned(format!("{}/{}", self.group, self.version))
+        }
+    }
+}
+
+/// One kind. Built-in rows are made at start; a CRD adds one at run time.
 #[derive(Clone)]
 pub struct Row {
     /// `Deployment`
     pub kind: String,
+    /// `DeploymentList`
+    pub list_kind: String,
     /// `deployments`
     pub plural: String,
     /// `deployment`
@@ -70,6 +117,94 @@ pub struct Row {
     pub storage: ServedVersion,
     /// What hangs below an object.
     pub subresources: Vec<Subresource>,
+    /// Whether objects are kept. Reviews and metrics are answered and forgotten.
+    pub stored: bool,
+    /// Whether any part of the system acts on the kind; a write to one that nothing acts on is answered with a
+    /// warning that says so.
+    pub acted_on: bool,
     /// What is special about the kind.
     pub strategy: Arc<dyn Strategy>,
+    /// What a CustomResourceDefinition says about it; `None` for built-in kinds.
+    pub custom: Option<Arc<CustomResource>>,
+}
+
+impl Row {
+    /// Whether the row is served in this group and version.
+    pub fn serves(&self, group: &str, version: &str) -> bool {
+        self.served.iter().any(|s| s.group == group && s.version == version)
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+
+    /// Whether objects live in namespaces.
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == Scope::Namespaced
+    }
+
+    /// Whether it can do that.
+    pub fn can(&self, verb: Verb) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// The group under which the row is stored, which errors and events name.
+    pub fn group(&self) -> &str {
+        &self.storage.group
+    }
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "Row({}/{})", self.storage.api_version(), self.plural)
+    }
+}
+
+/// What a CustomResourceDefinition says about its kind, version by version.
+#[derive(Clone, Debug, Default)]
+pub struct CustomResource {
+    /// By version.
+    pub versions: BTreeMap<String, CustomVersion>,
+}
+
+/// One version of a custom resource.
+#[derive(Clone, Debug)]
+pub struct CustomVersion {
+    /// Its schema, with the envelope.
+    pub schema: Arc<Schema>,
+    /// `additionalPrinterColumns`.
+    pub columns: Vec<PrinterColumn>,
+    /// The JSON paths of `subresources.scale`.
+    pub scale: Option<ScalePaths>,
+    /// What a request that uses this version is warned of.
+    pub deprecation_warning: Option<String>,
+}
+
+/// One entry of `additionalPrinterColumns`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PrinterColumn {
+    /// The heading.
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean`, `date`.
+    pub column_type: String,
+    /// `int32`, `date-time`, …
+    pub format: String,
+    /// For people.
+    pub description: String,
+    /// Above 0: shown with `-o wide` only.
+    pub priority: i64,
+    /// Where the value is: `.spec.replicas`.
+    pub json_path: String,
+}
+
+/// Where a custom resource keeps what `Scale` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// `.spec.replicas`
+    pub spec_replicas: String,
+    /// `.status.replicas`
+    pub status_replicas: String,
+    /// `.status.selector`
+    pub label_selector: Option<String>,
 }

@@ -1,8 +1,10 @@
 //! What is special about a kind. Most kinds need little of it, many need nothing; the pipeline does the rest.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
-use crate::FieldError;
+use crate::{FieldError, names::NameRule};
 
 /// What a strategy may know of the request.
 #[derive(Clone, Debug)]
@@ -16,23 +18,54 @@ pub struct WriteContext<'a> {
 }
 
 /// The parts of a write that differ by kind. All on JSON trees in the storage version, all pure.
+///
+/// The pipeline itself validates `metadata` ([`crate::meta`]), sets and grows `metadata.generation` where
+/// [`tracks_generation`](Strategy::tracks_generation), keeps `status` on a write to the object and everything but
+/// `status` on a write to `/status` (for rows that have that subresource).
 pub trait Strategy: Send + Sync {
-    /// Defaults that a schema cannot express, because they depend on other fields. Runs after the schema's defaults.
+    /// What names the kind admits.
+    fn name_rule(&self) -> NameRule {
+        NameRule::Subdomain
+    }
+
+    /// Defaults that a schema cannot express, because they depend on other fields. Runs after the schema's defaults,
+    /// and again after mutating admission: it changes nothing the second time.
     fn set_defaults(&self, _object: &mut Value) {}
 
-    /// Brings a new object into its first state: drops status, sets generation.
+    /// Whether `metadata.generation` counts the changes of the desired state. It is 1 on create.
+    fn tracks_generation(&self) -> bool {
+        false
+    }
+
+    /// Whether this change of the object (never of a subresource other than those that write `spec`) makes the
+    /// generation grow.
+    fn generation_grows(&self, new: &Value, old: &Value) -> bool {
+        new.get("spec") != old.get("spec")
+    }
+
+    /// Whether an update of an object that does not exist creates it.
+    fn allows_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update may leave out `metadata.resourceVersion`.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// Brings a new object into its first state: drops or sets status.
     fn prepare_for_create(&self, _object: &mut Value, _context: &WriteContext) {}
 
-    /// Decides which half of the object the verb may change. The pipeline has already kept `status` on a write to
-    /// the object and everything but `status` on a write to `/status`, and grows `generation` when `spec` changes.
+    /// Decides which part of the object the verb may change, beyond what the pipeline has done.
     fn prepare_for_update(&self, _new: &mut Value, _old: &Value, _context: &WriteContext) {}
 
-    /// What is wrong with the object, beyond the schema.
+    /// What is wrong with the object, beyond the schema. Not run for writes to `/status`.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
     }
 
-    /// What is wrong with the change: immutable fields, forbidden transitions. `validate` runs as well.
+    /// What is wrong with the change: immutable fields, forbidden transitions. `validate` runs as well, except for
+    /// writes to `/status`.
     fn validate_update(&self, _new: &Value, _old: &Value, _context: &WriteContext) -> Vec<FieldError> {
         Vec::new()
     }
@@ -42,8 +75,10 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Field selectors beyond `metadata.name` and `metadata.namespace`, with the object's values.
-    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+    /// Every field that field selectors may name beyond `metadata.name` and `metadata.namespace`, with the object's
+    /// values. All of them are there for any object, `Value::Null` included, so that the pipeline can tell an
+    /// unsupported field from an empty one.
+    fn selectable_fields(&self, _object: &Value) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 

@@ -1,0 +1,274 @@
+//! The rows that are always there.
+//!
+//! Deliberately absent: alpha and beta versions (upstream serves only a few of them, and none by default since
+//! v1.24), the kinds of `resource.k8s.io`, `internal.apiserver.k8s.io` and `storagemigration.k8s.io`.
+//! Added: `metrics.k8s.io`, which upstream leaves to an extension server.
+
+use crate::{Row, Scope, ServedVersion, Subresource, Verb, strategies};
+use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
+
+const FULL: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
+const CREATE: &[Verb] = &[Create];
+const GET: &[Verb] = &[Get];
+const READ: &[Verb] = &[Get, List];
+const CONNECT: &[Verb] = &[Create, Get];
+const VIEW: &[Verb] = &[Get, Patch, Update];
+const PROXY: &[Verb] = &[Create, Delete, Get, Patch, Update];
+const UPDATE: &[Verb] = &[Update];
+
+const SCALE: Subresource = other("scale", ("autoscaling", "v1", "Scale"), VIEW);
+const STATUS: Subresource = own("status", VIEW);
+
+/// A subresource whose body is the kind itself.
+const fn own(name: &'static str, verbs: &'static [Verb]) -> Subresource {
+    Subresource { name, body: None, verbs }
+}
+
+/// A subresource with a body of its own.
+const fn other(
+    name: &'static str,
+    body: (&'static str, &'static str, &'static str),
+    verbs: &'static [Verb],
+) -> Subresource {
+    Subresource { name, body: Some(body), verbs }
+}
+
+/// The compact form of a row.
+#[derive(Clone, Copy)]
+struct Line {
+    served: &'static [(&'static str, &'static str)],
+    kind: &'static str,
+    plural: &'static str,
+    scope: Scope,
+    short: &'static [&'static str],
+    categories: &'static [&'static str],
+    verbs: &'static [Verb],
+    subresources: &'static [Subresource],
+    stored: bool,
+    acted_on: bool,
+}
+
+type Versions = &'static [(&'static str, &'static str)];
+
+const fn line(served: Versions, kind: &'static str, plural: &'static str, scope: Scope) -> Line {
+    Line {
+        served,
+        kind,
+        plural,
+        scope,
+        short: &[],
+        categories: &[],
+        verbs: FULL,
+        subresources: &[],
+        stored: true,
+        acted_on: true,
+    }
+}
+
+const fn namespaced(served: Versions, kind: &'static str, plural: &'static str) -> Line {
+    line(served, kind, plural, Scope::Namespaced)
+}
+
+const fn cluster(served: Versions, kind: &'static str, plural: &'static str) -> Line {
+    line(served, kind, plural, Scope::Cluster)
+}
+
+impl Line {
+    const fn short(mut self, short: &'static [&'static str]) -> Self {
+        self.short = short;
+        self
+    }
+
+    const fn all(mut self) -> Self {
+        self.categories = &["all"];
+        self
+    }
+
+    const fn extension(mut self) -> Self {
+        self.categories = &["api-extensions"];
+        self
+    }
+
+    const fn verbs(mut self, verbs: &'static [Verb]) -> Self {
+        self.verbs = verbs;
+        self
+    }
+
+    const fn sub(mut self, subresources: &'static [Subresource]) -> Self {
+        self.subresources = subresources;
+        self
+    }
+
+    /// Answered and forgotten.
+    const fn virtual_(mut self, verbs: &'static [Verb]) -> Self {
+        self.stored = false;
+        self.verbs = verbs;
+        self
+    }
+
+    /// No part of the system acts on it yet.
+    const fn idle(mut self) -> Self {
+        self.acted_on = false;
+        self
+    }
+
+    fn row(&self) -> Row {
+        let served: Vec<ServedVersion> = self.served.iter().map(|(g, v)| ServedVersion::new(g, v)).collect();
+        // The first version listed is the preferred one and the one in which objects are stored.
+        let (group, version) = self.served.first().copied().unwrap_or_default();
+        let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        Row {
+            kind: self.kind.to_string(),
+            list_kind: format!("{}List", self.kind),
+            plural: self.plural.to_string(),
+            singular: self.kind.to_lowercase(),
+            short_names: texts(self.short),
+            categories: texts(self.categories),
+            scope: self.scope,
+            verbs: self.verbs.to_vec(),
+            served,
+            storage: ServedVersion::new(group, version),
+            subresources: self.subresources.to_vec(),
+            stored: self.stored,
+            acted_on: self.acted_on,
+            strategy: strategies::for_kind(group, self.kind),
+            custom: None,
+        }
+    }
+}
+
+const CORE: Versions = &[("", "v1")];
+const APIREGISTRATION: Versions = &[("apiregistration.k8s.io", "v1")];
+const APPS: Versions = &[("apps", "v1")];
+const EVENTS: Versions = &[("", "v1"), ("events.k8s.io", "v1")];
+const AUTHENTICATION: Versions = &[("authentication.k8s.io", "v1")];
+const AUTHORIZATION: Versions = &[("authorization.k8s.io", "v1")];
+const AUTOSCALING: Versions = &[("autoscaling", "v2"), ("autoscaling", "v1")];
+const BATCH: Versions = &[("batch", "v1")];
+const CERTIFICATES: Versions = &[("certificates.k8s.io", "v1")];
+const NETWORKING: Versions = &[("networking.k8s.io", "v1")];
+const POLICY: Versions = &[("policy", "v1")];
+const RBAC: Versions = &[("rbac.authorization.k8s.io", "v1")];
+const STORAGE: Versions = &[("storage.k8s.io", "v1")];
+const ADMISSION: Versions = &[("admissionregistration.k8s.io", "v1")];
+const APIEXTENSIONS: Versions = &[("apiextensions.k8s.io", "v1")];
+const SCHEDULING: Versions = &[("scheduling.k8s.io", "v1")];
+const COORDINATION: Versions = &[("coordination.k8s.io", "v1")];
+const NODE: Versions = &[("node.k8s.io", "v1")];
+const DISCOVERY: Versions = &[("discovery.k8s.io", "v1")];
+const FLOWCONTROL: Versions = &[("flowcontrol.apiserver.k8s.io", "v1")];
+const METRICS: Versions = &[("metrics.k8s.io", "v1beta1")];
+
+const PODS: &[Subresource] = &[
+    other("attach", ("", "v1", "PodAttachOptions"), CONNECT),
+    other("binding", ("", "v1", "Binding"), CREATE),
+    own("ephemeralcontainers", VIEW),
+    other("eviction", ("policy", "v1", "Eviction"), CREATE),
+    other("exec", ("", "v1", "PodExecOptions"), CONNECT),
+    own("log", GET),
+    other("portforward", ("", "v1", "PodPortForwardOptions"), CONNECT),
+    other("proxy", ("", "v1", "PodProxyOptions"), PROXY),
+    own("resize", VIEW),
+    STATUS,
+];
+
+#[rustfmt::skip]
+const LINES: &[Line] = &[
+    namespaced(CORE, "Binding", "bindings").virtual_(CREATE),
+    cluster(CORE, "ComponentStatus", "componentstatuses").short(&["cs"]).virtual_(READ),
+    namespaced(CORE, "ConfigMap", "configmaps").short(&["cm"]),
+    namespaced(CORE, "Endpoints", "endpoints").short(&["ep"]),
+    namespaced(EVENTS, "Event", "events").short(&["ev"]),
+    namespaced(CORE, "LimitRange", "limitranges").short(&["limits"]).idle(),
+    cluster(CORE, "Namespace", "namespaces").short(&["ns"])
+        .verbs(&[Create, Delete, Get, List, Patch, Update, Watch])
+        .sub(&[own("finalize", UPDATE), STATUS]),
+    cluster(CORE, "Node", "nodes").short(&["no"])
+        .sub(&[other("proxy", ("", "v1", "NodeProxyOptions"), PROXY), STATUS]),
+    namespaced(CORE, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).sub(&[STATUS]).idle(),
+    cluster(CORE, "PersistentVolume", "persistentvolumes").short(&["pv"]).sub(&[STATUS]).idle(),
+    namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS),
+    namespaced(CORE, "PodTemplate", "podtemplates"),
+    namespaced(CORE, "ReplicationController", "replicationcontrollers").short(&["rc"]).all()
+        .sub(&[SCALE, STATUS]).idle(),
+    namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]).idle(),
+    namespaced(CORE, "Secret", "secrets"),
+    namespaced(CORE, "ServiceAccount", "serviceaccounts").short(&["sa"])
+        .sub(&[other("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)]),
+    namespaced(CORE, "Service", "services").short(&["svc"]).all()
+        .sub(&[other("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS]),
+
+    cluster(APIREGISTRATION, "APIService", "apiservices").extension().sub(&[STATUS]).idle(),
+
+    namespaced(APPS, "ControllerRevision", "controllerrevisions"),
+    namespaced(APPS, "DaemonSet", "daemonsets").short(&["ds"]).all().sub(&[STATUS]),
+    namespaced(APPS, "Deployment", "deployments").short(&["deploy"]).all().sub(&[SCALE, STATUS]),
+    namespaced(APPS, "ReplicaSet", "replicasets").short(&["rs"]).all().sub(&[SCALE, STATUS]),
+    namespaced(APPS, "StatefulSet", "statefulsets").short(&["sts"]).all().sub(&[SCALE, STATUS]),
+
+    cluster(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews").virtual_(CREATE),
+    cluster(AUTHENTICATION, "TokenReview", "tokenreviews").virtual_(CREATE),
+
+    namespaced(AUTHORIZATION, "LocalSubjectAccessReview", "localsubjectaccessreviews").virtual_(CREATE),
+    cluster(AUTHORIZATION, "SelfSubjectAccessReview", "selfsubjectaccessreviews").virtual_(CREATE),
+    cluster(AUTHORIZATION, "SelfSubjectRulesReview", "selfsubjectrulesreviews").virtual_(CREATE),
+    cluster(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews").virtual_(CREATE),
+
+    namespaced(AUTOSCALING, "HorizontalPodAutoscaler", "horizontalpodautoscalers").short(&["hpa"]).all()
+        .sub(&[STATUS]).idle(),
+
+    namespaced(BATCH, "CronJob", "cronjobs").short(&["cj"]).all().sub(&[STATUS]),
+    namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]),
+
+    cluster(CERTIFICATES, "CertificateSigningRequest", "certificatesigningrequests").short(&["csr"])
+        .sub(&[own("approval", VIEW), STATUS]),
+
+    cluster(NETWORKING, "IngressClass", "ingressclasses").idle(),
+    namespaced(NETWORKING, "Ingress", "ingresses").short(&["ing"]).sub(&[STATUS]).idle(),
+    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]).idle(),
+    namespaced(NETWORKING, "NetworkPolicy", "networkpolicies").short(&["netpol"]).idle(),
+    cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]).idle(),
+
+    namespaced(POLICY, "PodDisruptionBudget", "poddisruptionbudgets").short(&["pdb"]).sub(&[STATUS]),
+
+    cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings"),
+    cluster(RBAC, "ClusterRole", "clusterroles"),
+    namespaced(RBAC, "RoleBinding", "rolebindings"),
+    namespaced(RBAC, "Role", "roles"),
+
+    cluster(STORAGE, "CSIDriver", "csidrivers").idle(),
+    cluster(STORAGE, "CSINode", "csinodes").idle(),
+    namespaced(STORAGE, "CSIStorageCapacity", "csistoragecapacities").idle(),
+    cluster(STORAGE, "StorageClass", "storageclasses").short(&["sc"]).idle(),
+    cluster(STORAGE, "VolumeAttachment", "volumeattachments").sub(&[STATUS]).idle(),
+    cluster(STORAGE, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]).idle(),
+
+    cluster(ADMISSION, "MutatingAdmissionPolicy", "mutatingadmissionpolicies").extension().idle(),
+    cluster(ADMISSION, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").extension().idle(),
+    cluster(ADMISSION, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations").extension().idle(),
+    cluster(ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies").extension().sub(&[STATUS]).idle(),
+    cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").extension().idle(),
+    cluster(ADMISSION, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations").extension().idle(),
+
+    cluster(APIEXTENSIONS, "CustomResourceDefinition", "customresourcedefinitions").short(&["crd", "crds"])
+        .extension().sub(&[STATUS]),
+
+    cluster(SCHEDULING, "PriorityClass", "priorityclasses").short(&["pc"]),
+
+    namespaced(COORDINATION, "Lease", "leases"),
+
+    cluster(NODE, "RuntimeClass", "runtimeclasses").idle(),
+
+    namespaced(DISCOVERY, "EndpointSlice", "endpointslices"),
+
+    cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]).idle(),
+    cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS]).idle(),
+
+    cluster(METRICS, "NodeMetrics", "nodes").virtual_(READ),
+    namespaced(METRICS, "PodMetrics", "pods").virtual_(READ),
+];
+
+/// Makes the rows.
+pub(super) fn rows() -> Vec<Row> {
+    LINES.iter().map(Line::row).collect()
+}
