@@ -22,15 +22,17 @@ pub mod conform;
 pub mod decode;
 pub mod defaults;
 mod error;
+mod formats;
 mod node;
 mod parse;
 pub mod patch;
 mod path;
+mod scalar;
 pub mod validate;
 
 pub use error::{FieldError, SchemaError};
 pub use node::{
-    Additional, Checks, Link, ListType, MapType, Patch, Property, Rule, ScalarFormat, Schema, Type,
+    Additional, Checks, Link, ListType, MapType, Patch, Pattern, Property, Rule, ScalarFormat, Schema, Type,
 };
 pub use parse::Definitions;
 pub use path::{Path, Step};

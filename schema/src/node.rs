@@ -11,7 +11,7 @@ use serde_json::Value;
 /// cycle through [`Link::Named`], so they are never freed: only built-in schemas, which live for ever, have them.
 #[derive(Clone, Debug, Default)]
 pub struct Schema {
-    /// The last part of the definition's name, as type errors show it: `DeploymentSpec`. Only built-ins have it.
+    /// The last parts of the definition's name, as type errors show it: `v1.DeploymentSpec`. Only built-ins have it.
     pub name: Option<Arc<str>>,
     /// The type.
     pub value_type: Type,
@@ -39,8 +39,6 @@ pub struct Schema {
     pub checks: Option<Box<Checks>>,
     /// What this node is by default where it is an element rather than a property.
     pub default: Option<Arc<Value>>,
-    /// Whether any node below may fill in a default; the walk stops where there is none.
-    pub(crate) has_defaults: OnceLock<bool>,
 }
 
 /// The type of a value.
@@ -98,6 +96,8 @@ pub struct Property {
 pub struct Patch {
     /// Lists are merged, not replaced.
     pub merge: bool,
+    /// Maps are replaced, not merged.
+    pub replace: bool,
     /// Fields of the object that the patch does not name are dropped.
     pub retain_keys: bool,
     /// The field that identifies an element of a merged list of objects.
@@ -152,7 +152,7 @@ pub enum Link {
 #[allow(missing_docs)]
 pub struct Checks {
     pub enumeration: Option<Box<[Value]>>,
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
     pub format: Option<Box<str>>,
     pub minimum: Option<f64>,
     pub exclusive_minimum: bool,
@@ -172,6 +172,73 @@ pub struct Checks {
     pub not: Option<Arc<Schema>>,
     /// `x-kubernetes-validations`, for whoever evaluates CEL.
     pub rules: Box<[Rule]>,
+}
+
+/// A regular expression that is compiled when it is first needed: a custom resource brings hundreds of them, and a
+/// compiled one takes kilobytes.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    source: Box<str>,
+    compiled: OnceLock<Option<Arc<Regex>>>,
+}
+
+impl Pattern {
+    /// Checks the syntax.
+    pub(crate) fn new(source: &str) -> Result<Self, String> {
+        regex_syntax::Parser::new().parse(source).map_err(|error| error.to_string())?;
+        Ok(Self { source: source.into(), compiled: OnceLock::new() })
+    }
+
+    /// As it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether it matches anywhere in the text. One that turns out too large to compile matches everything.
+    pub fn is_match(&self, text: &str) -> bool {
+        let compiled = self.compiled.get_or_init(|| Regex::new(&self.source).ok().map(Arc::new));
+        compiled.as_ref().is_none_or(|regex| regex.is_match(text))
+    }
+}
+
+impl Checks {
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        let Checks {
+            enumeration,
+            pattern,
+            format,
+            minimum,
+            exclusive_minimum: _,
+            maximum,
+            exclusive_maximum: _,
+            multiple_of,
+            min_length,
+            max_length,
+            min_items,
+            max_items,
+            unique_items,
+            min_properties,
+            max_properties,
+            all_of,
+            any_of,
+            one_of,
+            not,
+            rules,
+        } = self;
+        let counts = [min_length, max_length, min_items, max_items, min_properties, max_properties];
+        let numbers = [minimum, maximum, multiple_of];
+        let lists = [all_of, any_of, one_of];
+        enumeration.is_none()
+            && pattern.is_none()
+            && format.is_none()
+            && !unique_items
+            && not.is_none()
+            && rules.is_empty()
+            && counts.iter().all(|c| c.is_none())
+            && numbers.iter().all(|n| n.is_none())
+            && lists.iter().all(|l| l.is_empty())
+    }
 }
 
 /// One entry of `x-kubernetes-validations`.
@@ -241,7 +308,6 @@ impl Schema {
         properties.sort_by(|a, b| a.name.cmp(&b.name));
         self.properties = properties.into();
         self.value_type = Type::Object;
-        self.has_defaults = OnceLock::new();
         self
     }
 }

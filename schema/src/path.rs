@@ -29,6 +29,11 @@ impl<'a> Path<'a> {
         Path { parent: Some(self), step: Some(step) }
     }
 
+    /// Whether this is the object itself.
+    pub fn is_root(&self) -> bool {
+        self.step.is_none()
+    }
+
     /// The names of the fields on the way, without list indexes and map keys: `spec.template.spec.containers.image`.
     pub fn field_names(&self) -> String {
         let mut text = self.parent.map(Path::field_names).unwrap_or_default();

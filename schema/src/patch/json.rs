@@ -4,18 +4,240 @@ use serde_json::Value;
 
 use super::PatchError;
 
+/// Upstream's limit.
+const OPERATIONS_MAX: usize = 10_000;
+/// How much all copy operations together may add: what a whole request body may hold.
+const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+
 /// A parsed patch.
 #[derive(Clone, Debug)]
-pub struct JsonPatch {}
+pub struct JsonPatch {
+    operations: Vec<Operation>,
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Add(Pointer, Value),
+    Remove(Pointer),
+    Replace(Pointer, Value),
+    Move { from: Pointer, path: Pointer },
+    Copy { from: Pointer, path: Pointer },
+    Test(Pointer, Value),
+}
+
+/// A JSON pointer with its text, for messages.
+#[derive(Clone, Debug)]
+struct Pointer {
+    text: String,
+    parts: Vec<String>,
+}
 
 impl JsonPatch {
     /// Reads a patch.
     pub fn parse(patch: &Value) -> Result<Self, PatchError> {
-        todo!()
+        let list = patch.as_array().ok_or_else(|| PatchError::Malformed("a JSON patch is a list".into()))?;
+        if list.len() > OPERATIONS_MAX {
+            return Err(PatchError::TooManyOperations {
+                operations: list.len(),
+                operations_max: OPERATIONS_MAX,
+            });
+        }
+        Ok(Self { operations: list.iter().map(Operation::parse).collect::<Result<_, _>>()? })
     }
 
     /// Applies it. On an error the target is half-changed and has to be dropped.
     pub fn apply(&self, target: &mut Value) -> Result<(), PatchError> {
-        todo!()
+        let mut copied_bytes = 0;
+        for operation in &self.operations {
+            operation.apply(target, &mut copied_bytes)?;
+        }
+        Ok(())
+    }
+}
+
+impl Operation {
+    fn parse(source: &Value) -> Result<Self, PatchError> {
+        let malformed = |why: &str| PatchError::Malformed(format!("{why}: {source}"));
+        let text = |name: &str| source.get(name).and_then(Value::as_str);
+        let pointer = |name: &str| {
+            let text = text(name).ok_or_else(|| malformed(&format!("operation without {name}")))?;
+            Pointer::parse(text).ok_or_else(|| malformed(&format!("{name} is not a JSON pointer")))
+        };
+        let value = || source.get("value").cloned().ok_or_else(|| malformed("operation without value"));
+        Ok(match text("op").ok_or_else(|| malformed("operation without op"))? {
+            "add" => Self::Add(pointer("path")?, value()?),
+            "remove" => Self::Remove(pointer("path")?),
+            "replace" => Self::Replace(pointer("path")?, value()?),
+            "move" => Self::Move { from: pointer("from")?, path: pointer("path")? },
+            "copy" => Self::Copy { from: pointer("from")?, path: pointer("path")? },
+            // A test without a value asks for null.
+            "test" => Self::Test(pointer("path")?, source.get("value").cloned().unwrap_or_default()),
+            other => return Err(malformed(&format!("unexpected kind: {other}"))),
+        })
+    }
+
+    fn apply(&self, target: &mut Value, copied_bytes: &mut usize) -> Result<(), PatchError> {
+        match self {
+            Self::Add(path, value) => add(target, path, value.clone(), "add"),
+            Self::Remove(path) => remove(target, path, "remove").map(drop),
+            Self::Replace(path, value) => {
+                let place = path.find_mut(target).ok_or_else(|| missing("replace", path))?;
+                *place = value.clone();
+                Ok(())
+            }
+            Self::Move { from, path } => {
+                let value = remove(target, from, "move")?;
+                add(target, path, value, "move")
+            }
+            Self::Copy { from, path } => {
+                let value = from.find(target).ok_or_else(|| missing("copy", from))?.clone();
+                *copied_bytes = copied_bytes.saturating_add(value.to_string().len());
+                if *copied_bytes > COPIED_BYTES_MAX {
+                    let why =
+                        format!("copy operations may add {COPIED_BYTES_MAX} bytes, they add {copied_bytes}");
+                    return Err(PatchError::Unprocessable(why));
+                }
+                add(target, path, value, "copy")
+            }
+            Self::Test(path, value) => match path.find(target) {
+                Some(found) if found == value => Ok(()),
+                None if value.is_null() => Ok(()),
+                Some(_) => {
+                    Err(PatchError::Unprocessable(format!("testing value {} failed: test failed", path.text)))
+                }
+                None => Err(missing("test", path)),
+            },
+        }
+    }
+}
+
+fn missing(operation: &str, path: &Pointer) -> PatchError {
+    PatchError::Unprocessable(format!(
+        "{operation} operation does not apply: doc is missing path: {:?}: missing value",
+        path.text
+    ))
+}
+
+fn add(target: &mut Value, path: &Pointer, value: Value, operation: &str) -> Result<(), PatchError> {
+    let Some((last, parent)) = path.parts.split_last() else {
+        *target = value;
+        return Ok(());
+    };
+    match find_mut(target, parent).ok_or_else(|| missing(operation, path))? {
+        Value::Object(map) => {
+            map.insert(last.clone(), value);
+            Ok(())
+        }
+        Value::Array(list) => {
+            let index = if last == "-" { Some(list.len()) } else { index(last) };
+            let index = index.filter(|index| *index <= list.len()).ok_or_else(|| {
+                let why =
+                    format!("{operation} operation does not apply: index of {:?} is invalid", path.text);
+                PatchError::Unprocessable(why)
+            })?;
+            list.insert(index, value);
+            Ok(())
+        }
+        _ => Err(missing(operation, path)),
+    }
+}
+
+fn remove(target: &mut Value, path: &Pointer, operation: &str) -> Result<Value, PatchError> {
+    let Some((last, parent)) = path.parts.split_last() else {
+        return Ok(target.take());
+    };
+    let removed = match find_mut(target, parent) {
+        Some(Value::Object(map)) => map.remove(last),
+        Some(Value::Array(list)) => index(last).filter(|i| *i < list.len()).map(|i| list.remove(i)),
+        _ => None,
+    };
+    removed.ok_or_else(|| missing(operation, path))
+}
+
+fn find_mut<'a>(target: &'a mut Value, parts: &[String]) -> Option<&'a mut Value> {
+    parts.iter().try_fold(target, |value, part| match value {
+        Value::Object(map) => map.get_mut(part),
+        Value::Array(list) => list.get_mut(index(part)?),
+        _ => None,
+    })
+}
+
+/// A list index: digits without leading zeros.
+fn index(part: &str) -> Option<usize> {
+    let is_plain = part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'));
+    part.parse().ok().filter(|_| is_plain)
+}
+
+impl Pointer {
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self { text: String::new(), parts: Vec::new() });
+        }
+        let parts = text.strip_prefix('/')?.split('/');
+        let parts = parts.map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
+        Some(Self { text: text.to_string(), parts })
+    }
+
+    fn find<'a>(&self, target: &'a Value) -> Option<&'a Value> {
+        self.parts.iter().try_fold(target, |value, part| match value {
+            Value::Object(map) => map.get(part),
+            Value::Array(list) => list.get(index(part)?),
+            _ => None,
+        })
+    }
+
+    fn find_mut<'a>(&self, target: &'a mut Value) -> Option<&'a mut Value> {
+        find_mut(target, &self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(target: Value, patch: Value) -> Result<Value, PatchError> {
+        let mut value = target;
+        JsonPatch::parse(&patch)?.apply(&mut value)?;
+        Ok(value)
+    }
+
+    #[test]
+    fn every_operation_should_do_what_the_rfc_says() {
+        let target = json!({"a": {"b": [1, 2]}, "x/y": 1});
+        let patch = json!([
+            {"op": "test", "path": "/a/b/0", "value": 1},
+            {"op": "add", "path": "/a/b/-", "value": 3},
+            {"op": "add", "path": "/a/b/0", "value": 0},
+            {"op": "replace", "path": "/x~1y", "value": 2},
+            {"op": "copy", "from": "/a/b", "path": "/c"},
+            {"op": "move", "from": "/c/0", "path": "/d"},
+            {"op": "remove", "path": "/a"},
+            {"op": "test", "path": "/gone"},
+        ]);
+        assert_eq!(patched(target, patch).unwrap(), json!({"x/y": 2, "c": [1, 2, 3], "d": 0}));
+    }
+
+    #[test]
+    fn patches_that_do_not_fit_should_say_why() {
+        let error = patched(json!({}), json!([{"op": "remove", "path": "/a"}])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "remove operation does not apply: doc is missing path: \"/a\": missing value"
+        );
+        let error = patched(json!({"a": 1}), json!([{"op": "test", "path": "/a", "value": 2}])).unwrap_err();
+        assert!(matches!(error, PatchError::Unprocessable(_)));
+        let error =
+            patched(json!({"a": [1]}), json!([{"op": "add", "path": "/a/5", "value": 2}])).unwrap_err();
+        assert!(matches!(error, PatchError::Unprocessable(_)));
+        assert!(matches!(patched(json!({}), json!({})), Err(PatchError::Malformed(_))));
+        assert!(matches!(
+            patched(json!({}), json!([{"op": "grow", "path": "/a"}])),
+            Err(PatchError::Malformed(_))
+        ));
+        let many: Vec<Value> = (0..=OPERATIONS_MAX).map(|_| json!({"op": "remove", "path": "/a"})).collect();
+        let error = patched(json!({}), Value::from(many)).unwrap_err();
+        assert_eq!(error.to_string(), "The allowed maximum operations in a JSON patch is 10000, got 10001");
     }
 }
