@@ -1,12 +1,18 @@
 //! What the objects are: the resource table, the object envelope, selectors, quantities, defaulting, validation and
 //! table columns. Pure: no tokio, no IO, no clock.
 
+pub mod cron;
 pub mod error;
 pub mod field;
+pub mod humanize;
+pub mod intstr;
+pub mod meta;
 pub mod names;
 pub mod object;
+pub mod quantity;
 pub mod row;
 pub mod schemas;
+pub mod selector;
 pub mod strategies;
 pub mod strategy;
 pub mod table;
