@@ -62,14 +62,21 @@ struct Pending<K> {
     now: Option<Arc<K>>,
 }
 
+/// Each key of `entries` is in `order` once.
+struct Waiting<K> {
+    order: VecDeque<ObjectKey>,
+    entries: HashMap<ObjectKey, Pending<K>>,
+}
+
 pub(crate) struct Mailbox<K> {
-    pending: Mutex<(VecDeque<ObjectKey>, HashMap<ObjectKey, Pending<K>>)>,
+    waiting: Mutex<Waiting<K>>,
     wake: Notify,
 }
 
 impl<K> Default for Mailbox<K> {
     fn default() -> Self {
-        Self { pending: Mutex::new((VecDeque::new(), HashMap::new())), wake: Notify::new() }
+        let waiting = Waiting { order: VecDeque::new(), entries: HashMap::new() };
+        Self { waiting: Mutex::new(waiting), wake: Notify::new() }
     }
 }
 
@@ -81,12 +88,12 @@ impl<K: Resource> Mailbox<K> {
             _ => Some(change.object().clone()),
         };
         {
-            let (order, pending) = &mut *self.pending.lock();
-            match pending.get_mut(&key) {
+            let waiting = &mut *self.waiting.lock();
+            match waiting.entries.get_mut(&key) {
                 Some(entry) => entry.now = now,
                 None => {
-                    order.push_back(key.clone());
-                    pending.insert(key, Pending { seen: change.old().cloned(), now });
+                    waiting.order.push_back(key.clone());
+                    waiting.entries.insert(key, Pending { seen: change.old().cloned(), now });
                 }
             }
         }
@@ -95,9 +102,9 @@ impl<K: Resource> Mailbox<K> {
 
     /// The oldest pending change. An object replaced by another of the same name is reported as deleted, then added.
     pub(crate) fn take(&self) -> Option<Change<K>> {
-        let (order, pending) = &mut *self.pending.lock();
-        while let Some(key) = order.pop_front() {
-            let Some(entry) = pending.remove(&key) else { continue };
+        let waiting = &mut *self.waiting.lock();
+        while let Some(key) = waiting.order.pop_front() {
+            let Some(entry) = waiting.entries.remove(&key) else { continue };
             match (entry.seen, entry.now) {
                 (None, None) => {}
                 (None, Some(new)) => return Some(Change::Added(new)),
@@ -106,8 +113,8 @@ impl<K: Resource> Mailbox<K> {
                     return Some(Change::Modified { old, new });
                 }
                 (Some(old), Some(new)) => {
-                    order.push_front(key.clone());
-                    pending.insert(key, Pending { seen: None, now: Some(new) });
+                    waiting.order.push_front(key.clone());
+                    waiting.entries.insert(key, Pending { seen: None, now: Some(new) });
                     return Some(Change::Deleted(old));
                 }
             }

@@ -69,9 +69,13 @@ pub struct Informers {
 struct InformersShared {
     client: Client,
     shutdown: CancellationToken,
-    /// Each value is a `Weak<Handle<K>>`.
-    handles: Mutex<HashMap<(TypeId, String, Scope), Box<dyn Any + Send>>>,
+    handles: Mutex<HashMap<HandleKey, AnyHandle>>,
 }
+
+/// The type, its path on the server and the selectors.
+type HandleKey = (TypeId, String, Scope);
+/// A `Weak<Handle<K>>`.
+type AnyHandle = Box<dyn Any + Send>;
 
 impl Informers {
     /// Informers that read through `client` until `shutdown`.
