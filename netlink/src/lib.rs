@@ -10,6 +10,7 @@
 //! Deliberately absent: multicast groups, everything about traffic control, and parsing of nf_tables expressions.
 //! The crate exists instead of a general one because that costs two hundred thousand lines for what takes a thousand here.
 
+mod cidr;
 pub mod conntrack;
 mod error;
 mod message;
@@ -19,6 +20,7 @@ pub mod route;
 mod socket;
 mod sys;
 
+pub use cidr::{Cidr, NotACidr};
 pub use error::Error;
 pub use message::{Attributes, Message};
 pub use socket::{Protocol, Socket};
