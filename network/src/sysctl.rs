@@ -27,4 +27,8 @@ pub(crate) fn prepare_host() {
 pub(crate) fn prepare_device(device: &str) {
     let path = format!("ipv4/conf/{device}/rp_filter");
     set(&path, "2", "packets of pods may be dropped by the reverse path filter");
+    let path = format!("ipv6/conf/{device}/disable_ipv6");
+    if Path::new("/proc/sys/net").join(&path).exists() {
+        set(&path, "1", "the device takes part in IPv6 neighbour discovery for nothing");
+    }
 }

@@ -14,7 +14,6 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_INFO_KIND: u16 = 1;
@@ -24,8 +23,6 @@ const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PORT: u16 = 15;
-const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-const ADDR_GEN_MODE_NONE: u8 = 1;
 /// Leaves device statistics out of dumps.
 const EXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
@@ -98,24 +95,22 @@ fn info(index: u32, flags: u32, change: u32) -> [u8; INFO_LEN] {
 }
 
 impl RouteSocket {
-    /// Makes a veth pair. The near end gets no IPv6 link-local address, so that it stays silent.
+    /// Makes a veth pair; the near end is up (one cannot be before the pair is complete).
     pub fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), Error> {
         let mut message = create_message();
-        message.raw(&info(0, libc::IFF_UP as u32, libc::IFF_UP as u32)).attr_str(IFLA_IFNAME, veth.name);
+        message.raw(&info(0, 0, 0)).attr_str(IFLA_IFNAME, veth.name);
         message.attr(IFLA_ADDRESS, &veth.mac).attr_u32(IFLA_MTU, veth.mtu);
-        silence_ipv6(&mut message);
         message.nest(IFLA_LINKINFO, |m| {
             m.attr_str(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
                 m.nest(VETH_INFO_PEER, |m| {
-                    m.raw(&info(0, libc::IFF_UP as u32, libc::IFF_UP as u32))
-                        .attr_str(IFLA_IFNAME, veth.peer_name);
+                    m.raw(&info(0, 0, 0)).attr_str(IFLA_IFNAME, veth.peer_name);
                     m.attr(IFLA_ADDRESS, &veth.peer_mac).attr_u32(IFLA_MTU, veth.mtu);
                     m.attr(IFLA_NET_NS_FD, &veth.peer_namespace.as_raw_fd().to_ne_bytes());
                 });
             });
         });
         self.socket.execute(&format!("create veth {}", veth.name), message)?;
-        self.set_alias(veth.name, veth.alias)
+        self.label_and_raise(veth.name, veth.alias)
     }
 
     /// Makes a VXLAN device, up.
@@ -123,7 +118,6 @@ impl RouteSocket {
         let mut message = create_message();
         message.raw(&info(0, libc::IFF_UP as u32, libc::IFF_UP as u32)).attr_str(IFLA_IFNAME, vxlan.name);
         message.attr(IFLA_ADDRESS, &vxlan.mac).attr_u32(IFLA_MTU, vxlan.mtu);
-        silence_ipv6(&mut message);
         message.nest(IFLA_LINKINFO, |m| {
             m.attr_str(IFLA_INFO_KIND, "vxlan").nest(IFLA_INFO_DATA, |m| {
                 m.attr_u32(IFLA_VXLAN_ID, vxlan.vni).attr(IFLA_VXLAN_LOCAL, &vxlan.local.octets());
@@ -131,7 +125,7 @@ impl RouteSocket {
             });
         });
         self.socket.execute(&format!("create vxlan {}", vxlan.name), message)?;
-        self.set_alias(vxlan.name, vxlan.alias)
+        self.label_and_raise(vxlan.name, vxlan.alias)
     }
 
     /// Makes a bridge without ports. Only tests use it, as a switch between namespaces.
@@ -191,25 +185,16 @@ impl RouteSocket {
         Ok(links)
     }
 
-    fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), Error> {
+    fn label_and_raise(&mut self, name: &str, alias: &str) -> Result<(), Error> {
         let mut message = Message::new(libc::RTM_SETLINK, 0);
-        message.raw(&info(0, 0, 0)).attr_str(IFLA_IFNAME, name).attr(IFLA_IFALIAS, alias.as_bytes());
-        self.socket.execute(&format!("label link {name}"), message)
+        let up = libc::IFF_UP as u32;
+        message.raw(&info(0, up, up)).attr_str(IFLA_IFNAME, name).attr(IFLA_IFALIAS, alias.as_bytes());
+        self.socket.execute(&format!("label link {name} and bring it up"), message)
     }
 }
 
 fn create_message() -> Message {
     Message::new(libc::RTM_NEWLINK, (libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16)
-}
-
-fn silence_ipv6(message: &mut Message) {
-    if std::path::Path::new("/proc/sys/net/ipv6").exists() {
-        message.nest(IFLA_AF_SPEC, |m| {
-            m.nest(libc::AF_INET6 as u16, |m| {
-                m.attr_u8(IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE);
-            });
-        });
-    }
 }
 
 fn parse(payload: &[u8]) -> Option<Link> {
