@@ -33,11 +33,8 @@ pub(crate) fn canonical_time(text: &str, digits: usize) -> Result<Option<String>
     let has_time = text.as_bytes().get(10) == Some(&b'T');
     let time: jiff::Timestamp = text.parse().ok().filter(|_| has_time).ok_or_else(unreadable)?;
     let whole = time.strftime("%Y-%m-%dT%H:%M:%S");
-    let better = if digits == 0 {
-        format!("{whole}Z")
-    } else {
-        format!("{whole}.{:06}Z", time.subsec_microsecond())
-    };
+    let better =
+        if digits == 0 { format!("{whole}Z") } else { format!("{whole}.{:06}Z", time.subsec_microsecond()) };
     Ok((better != text).then_some(better))
 }
 
