@@ -13,7 +13,7 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// Checks the metadata of an object that is about to be created; its name has been generated already.
-pub fn validate_create(row: &Row, object: &Value) -> Vec<FieldError> {
+pub fn validate(object: &Value, row: &Row) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let path = Path::ROOT.field("metadata");
     let metadata = object.get("metadata").unwrap_or(&Value::Null);
@@ -45,7 +45,7 @@ pub fn validate_create(row: &Row, object: &Value) -> Vec<FieldError> {
 }
 
 /// Checks the metadata of an object that takes the place of another.
-pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn validate_update(new: &Value, old: &Value, _row: &Row) -> Vec<FieldError> {
     let mut errors = Errors::new();
     let path = Path::ROOT.field("metadata");
     let null = Value::Null;
@@ -166,38 +166,40 @@ mod tests {
         let pods = table.resource("", "v1", "pods").unwrap();
         let nodes = table.resource("", "v1", "nodes").unwrap();
         let good = json!({"metadata": {"name": "a.b", "namespace": "default", "labels": {"a/b": "c"}}});
-        assert!(validate_create(pods, &good).is_empty());
+        assert!(validate(&good, pods).is_empty());
         assert_eq!(
-            said(&validate_create(pods, &json!({"metadata": {}}))),
+            said(&validate(&json!({"metadata": {}}), pods)),
             [
                 "metadata.name: Required value: name or generateName is required",
                 "metadata.namespace: Required value"
             ]
         );
         assert_eq!(
-            said(&validate_create(nodes, &good)),
+            said(&validate(&good, nodes)),
             ["metadata.namespace: Forbidden: not allowed on this type"]
         );
         let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u", "controller": true});
         let two = json!({"metadata": {"name": "a", "namespace": "d", "ownerReferences": [owner, owner],
             "finalizers": ["orphan", "foregroundDeletion", "a/b/c"]}});
-        assert_eq!(validate_create(pods, &two).len(), 3);
+        assert_eq!(validate(&two, pods).len(), 3);
     }
 
     #[test]
     fn changed_metadata_should_keep_its_identity() {
+        let table = ResourceTable::built_in();
+        let pods = table.resource("", "v1", "pods").unwrap();
         let old =
             json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
         let new =
             json!({"metadata": {"name": "b", "uid": "1", "deletionTimestamp": "t", "finalizers": ["c/d"]}});
         assert_eq!(
-            said(&validate_update(&new, &old)),
+            said(&validate_update(&new, &old, pods)),
             [
                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, \
               found new finalizers []string{\"c/d\"}",
                 "metadata.name: Invalid value: \"b\": field is immutable"
             ]
         );
-        assert!(validate_update(&old, &old).is_empty());
+        assert!(validate_update(&old, &old, pods).is_empty());
     }
 }

@@ -99,6 +99,25 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     faults
 }
 
+/// A DNS name in which labels may begin with an underscore and contain some: the search list of resolvers.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    if value.len() > SUBDOMAIN_LENGTH_MAX {
+        faults.push(too_long(SUBDOMAIN_LENGTH_MAX));
+    }
+    let plain = |label: &str| label.strip_prefix('_').unwrap_or(label).replace('_', "-");
+    if !value.split('.').all(|label| is_label(&plain(label)) && !label.ends_with('_')) {
+        const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+        faults.push(mismatch(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+             must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["example.com"],
+        ));
+    }
+    faults
+}
+
 /// A DNS name whose first label is `*`.
 pub fn wildcard_dns1123_subdomain(value: &str) -> Vec<String> {
     let mut faults = Vec::new();

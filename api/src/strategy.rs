@@ -64,6 +64,11 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// What is wrong with a new object beyond that: what may only come about later.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     /// What is wrong with the change: immutable fields, forbidden transitions. `validate` runs as well, except for
     /// writes to `/status`.
     fn validate_update(&self, _new: &Value, _old: &Value, _context: &WriteContext) -> Vec<FieldError> {

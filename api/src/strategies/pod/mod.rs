@@ -1,0 +1,201 @@
+//! Pods: defaults, first state, deletion with grace, and what may change.
+
+pub mod qos;
+mod update;
+mod warnings;
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::pod_spec::{self, Of};
+use crate::{
+    FieldError, Strategy, WriteContext,
+    field::{Errors, Look, Path, PathExt, Touch},
+};
+
+/// What is special about pods.
+pub struct Pod;
+
+impl Strategy for Pod {
+    fn set_defaults(&self, object: &mut Value) {
+        if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+            pod_spec::defaults::set(spec);
+            pod_spec::defaults::set_pod(spec);
+        }
+    }
+
+    fn tracks_generation(&self) -> bool {
+        true
+    }
+
+    fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
+        let spec = object.get("spec").unwrap_or(&Value::Null);
+        let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec)});
+        if !spec.items("schedulingGates").is_empty() {
+            status["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "lastProbeTime": null, "lastTransitionTime": context.now,
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
+        object.put("status", status);
+    }
+
+    fn prepare_for_update(&self, new: &mut Value, old: &Value, context: &WriteContext) {
+        if context.subresource != Some("status") {
+            return;
+        }
+        // A writer of status that does not know the class leaves it as it is, and one that knows only one address
+        // sets the list as well.
+        let class = old.dig(&["status", "qosClass"]).cloned();
+        let Some(status) = new.object_mut("status") else { return };
+        if let Some(class) = class {
+            status.default_to("qosClass", class);
+        }
+        for (single, list) in [("podIP", "podIPs"), ("hostIP", "hostIPs")] {
+            let address = status.text(single).to_string();
+            let first = status.items(list).first().map(|ip| ip.text("ip").to_string());
+            match first {
+                Some(first) if address.is_empty() => status.put(single, first),
+                None if !address.is_empty() => status.put(list, json!([{"ip": address}])),
+                _ => {}
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let path = Path::ROOT.field("spec");
+        let null = Value::Null;
+        let spec = object.get("spec").unwrap_or(&null);
+        annotations(&mut errors, object);
+        pod_spec::validate(&mut errors, &path, spec, Of::Pod);
+        if spec.text("serviceAccountName").is_empty() {
+            tokens_without_account(&mut errors, &path.field("volumes"), spec);
+        }
+        errors.into_vec()
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let path = Path::ROOT.field("spec");
+        let null = Value::Null;
+        let spec = object.get("spec").unwrap_or(&null);
+        if !spec.items("ephemeralContainers").is_empty() {
+            errors.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
+        }
+        if !spec.text("nodeName").is_empty() && !spec.items("schedulingGates").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            errors.forbidden(&path.field("nodeName"), detail);
+        }
+        errors.into_vec()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
+        match context.subresource {
+            Some("status") => update::status(new, old),
+            Some("ephemeralcontainers") => update::ephemeral_containers(new, old),
+            Some("resize") => update::resize(new, old),
+            Some("binding") => Vec::new(),
+            _ => update::pod(new, old),
+        }
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        warnings::of_pod(new, old)
+    }
+
+    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
+        let null = Value::Null;
+        let spec = object.get("spec").unwrap_or(&null);
+        let status = object.get("status").unwrap_or(&null);
+        let address = match status.items("podIPs").first() {
+            Some(first) => first.text("ip"),
+            None => status.text("podIP"),
+        };
+        vec![
+            ("spec.nodeName".into(), spec.text("nodeName").to_string()),
+            ("spec.restartPolicy".into(), spec.text("restartPolicy").to_string()),
+            ("spec.schedulerName".into(), spec.text("schedulerName").to_string()),
+            ("spec.serviceAccountName".into(), spec.text("serviceAccountName").to_string()),
+            ("spec.hostNetwork".into(), spec.flag("hostNetwork").to_string()),
+            ("status.phase".into(), status.text("phase").to_string()),
+            ("status.podIP".into(), address.to_string()),
+            ("status.podIPs".into(), address.to_string()),
+            ("status.nominatedNodeName".into(), status.text("nominatedNodeName").to_string()),
+        ]
+    }
+
+    fn grace_period_seconds(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
+        let is_unassigned =
+            object.dig(&["spec", "nodeName"]).and_then(Value::as_str).is_none_or(str::is_empty);
+        let phase = object.dig(&["status", "phase"]).and_then(Value::as_str).unwrap_or_default();
+        if is_unassigned || ["Failed", "Succeeded"].contains(&phase) {
+            return Some(0);
+        }
+        let own = || object.dig(&["spec", "terminationGracePeriodSeconds"]).and_then(Value::as_i64);
+        let period = requested.or_else(own).unwrap_or_default();
+        Some(if period < 0 { 1 } else { period })
+    }
+}
+
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+fn annotations(errors: &mut Errors, object: &Value) {
+    let path = Path::ROOT.field("metadata");
+    let path = path.field("annotations");
+    let annotation = |key: &str| object.dig(&["metadata", "annotations", key]).and_then(Value::as_str);
+    if let Some(mirror) = annotation(MIRROR)
+        && object.dig(&["spec", "nodeName"]).is_none()
+    {
+        errors.invalid(&path.key(MIRROR), mirror, "must set spec.nodeName if mirror pod annotation is set");
+    }
+    if let Some(cost) = annotation(DELETION_COST) {
+        let is_number =
+            cost.parse::<i32>().is_ok() && !cost.starts_with('+') && (cost == "0" || !cost.starts_with('0'));
+        if !is_number {
+            errors.invalid(&path.key(DELETION_COST), cost, "must be a 32bit integer");
+        }
+    }
+}
+
+fn tokens_without_account(errors: &mut Errors, path: &Path, spec: &Value) {
+    for (index, volume) in spec.items("volumes").iter().enumerate() {
+        let Some(projected) = volume.at("projected") else { continue };
+        let volume_path = path.index(index);
+        let projected_path = volume_path.field("projected");
+        let sources_path = projected_path.field("sources");
+        for (index, source) in projected.items("sources").iter().enumerate() {
+            if source.at("serviceAccountToken").is_some() {
+                let path = sources_path.index(index);
+                let detail = "must not be specified when serviceAccountName is not set";
+                errors.forbidden(&path.field("serviceAccountToken"), detail);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_should_be_deleted_with_grace_only_where_they_run() {
+        let pod = |node: &str, phase: &str| json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}});
+        assert_eq!(Pod.grace_period_seconds(&pod("n1", "Running"), None), Some(30));
+        assert_eq!(Pod.grace_period_seconds(&pod("n1", "Running"), Some(5)), Some(5));
+        assert_eq!(Pod.grace_period_seconds(&pod("n1", "Running"), Some(-1)), Some(1));
+        assert_eq!(Pod.grace_period_seconds(&pod("", "Pending"), None), Some(0));
+        assert_eq!(Pod.grace_period_seconds(&pod("n1", "Failed"), Some(60)), Some(0));
+    }
+
+    #[test]
+    fn new_pods_should_be_pending_with_a_class() {
+        let context = WriteContext { now: "2026-01-01T00:00:00Z", user: "u", subresource: None };
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Running"}});
+        Pod.prepare_for_create(&mut pod, &context);
+        assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
+    }
+}
