@@ -1,0 +1,243 @@
+//! The words that `ctl` understands: kubectl's, with the same flags.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::session::escape;
+use crate::verbs;
+
+/// The command line of a Gantry cluster. Understands what kubectl's users type.
+#[derive(Parser)]
+#[command(name = "ctl", version, propagate_version = false, max_term_width = 110)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every verb takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalOptions {
+    /// The namespace
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// The kubeconfig file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The cluster of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cluster: Option<String>,
+    /// The user of the kubeconfig
+    #[arg(long, global = true, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The API server's URL
+    #[arg(short, long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// A bearer token
+    #[arg(long, global = true, value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Do not verify the server's certificate
+    #[arg(long, global = true)]
+    pub insecure_skip_tls_verify: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make the cluster's objects what files say
+    Apply(ApplyOptions),
+    /// Show objects
+    Get(verbs::get::Options),
+    /// Delete objects
+    Delete(verbs::delete::Options),
+    /// Change the number of replicas
+    Scale(verbs::scale::Options),
+    /// Follow, list, undo, restart, pause and resume rollouts
+    #[command(subcommand)]
+    Rollout(verbs::rollout::Command),
+    /// Change parts of objects
+    #[command(subcommand)]
+    Set(verbs::set::Command),
+    /// Set and remove labels
+    Label(verbs::label::Options),
+    /// Set and remove annotations
+    Annotate(verbs::label::Options),
+    /// Show what a pod's containers wrote
+    Logs(verbs::logs::Options),
+    /// Run a command in a container
+    Exec(verbs::exec::Options),
+    /// Load, list and remove images on the nodes
+    #[command(subcommand)]
+    Image(verbs::image::Command),
+    /// Show the versions of client and server
+    Version(verbs::version::Options),
+}
+
+/// Which objects.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Selection {
+    /// Files and directories with manifests; `-` is standard input
+    #[arg(short, long, value_delimiter = ',', value_name = "FILE")]
+    pub filename: Vec<String>,
+    /// Directories with everything below them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Labels: a=b,c!=d,e in (f,g),h,!i
+    #[arg(short = 'l', long, value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Fields: status.phase=Running,spec.nodeName!=n1
+    #[arg(long, value_name = "SELECTOR")]
+    pub field_selector: Option<String>,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+}
+
+impl Selection {
+    /// The selectors as a query string.
+    pub fn query(&self) -> String {
+        let labels = self.selector.as_ref().map(|text| format!("labelSelector={}", escape(text)));
+        let fields = self.field_selector.as_ref().map(|text| format!("fieldSelector={}", escape(text)));
+        labels.into_iter().chain(fields).collect::<Vec<_>>().join("&")
+    }
+}
+
+/// Whether a write is only tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// It is done.
+    #[default]
+    None,
+    /// Nothing is sent.
+    Client,
+    /// The server checks it and stores nothing.
+    Server,
+}
+
+impl DryRun {
+    /// Whether nothing is sent.
+    pub fn is_client(self) -> bool {
+        self == Self::Client
+    }
+
+    /// Whether the server only checks.
+    pub fn is_server(self) -> bool {
+        self == Self::Server
+    }
+}
+
+/// What becomes of unknown fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Validate {
+    /// The server refuses them.
+    #[default]
+    #[value(alias = "true")]
+    Strict,
+    /// The server warns of them.
+    Warn,
+    /// They are dropped.
+    #[value(alias = "false")]
+    Ignore,
+}
+
+impl Validate {
+    /// The value of the query parameter.
+    pub fn query(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Warn => "Warn",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// A length of time as `30s`, `5m`, `1h30m`, or plain seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a length of time such as 30s, 5m or 1h30m");
+        if let Ok(seconds) = text.parse::<u64>() {
+            return Ok(Self(Duration::from_secs(seconds)));
+        }
+        let mut total = Duration::ZERO;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+            let (number, tail) = rest.split_at(digits);
+            let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+            let (unit, tail) = tail.split_at(unit_end);
+            let number: f64 = number.parse().map_err(|_| wrong())?;
+            let seconds = match unit {
+                "ms" => 0.001,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(wrong()),
+            };
+            total += Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
+            rest = tail;
+        }
+        Ok(Self(total))
+    }
+}
+
+/// The flags of `apply`.
+#[derive(Args, Clone, Debug)]
+pub struct ApplyOptions {
+    /// Files and directories with manifests; `-` is standard input
+    #[arg(short, long, value_delimiter = ',', required = true, value_name = "FILE")]
+    pub filename: Vec<String>,
+    /// Directories with everything below them
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Tell conflicts with fields that others set, rather than winning
+    #[arg(long)]
+    pub server_side: bool,
+    /// With --server-side: win conflicts
+    #[arg(long)]
+    pub force_conflicts: bool,
+    /// Only try
+    #[arg(long, value_enum, default_value_t, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub dry_run: DryRun,
+    /// What becomes of unknown fields
+    #[arg(long, value_enum, default_value_t, num_args = 0..=1, default_missing_value = "strict", require_equals = true)]
+    pub validate: Validate,
+    /// Show the result: json, yaml, name
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<String>,
+    /// Follow the rollouts until they are done
+    #[arg(long)]
+    pub wait: bool,
+    /// How long --wait waits
+    #[arg(long, default_value = "5m", value_name = "TIME")]
+    pub timeout: Span,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_do_not_contradict_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_as_users_write_them() {
+        assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
+        assert_eq!("45".parse::<Span>().unwrap().0, Duration::from_secs(45));
+        assert_eq!("250ms".parse::<Span>().unwrap().0, Duration::from_millis(250));
+        assert!("soon".parse::<Span>().is_err());
+    }
+}

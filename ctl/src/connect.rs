@@ -1,0 +1,104 @@
+//! Which cluster, as whom, in which namespace: from flags, `$KUBECONFIG`, `~/.kube/config`, the pod this runs in, and
+//! last the administrator's file of a Gantry on this machine.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use crate::cli::GlobalOptions;
+
+const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
+
+/// A cluster that can be asked.
+#[derive(Clone)]
+pub struct Connection {
+    /// Speaks to the API server.
+    pub client: Client,
+    /// The namespace when no flag names one.
+    pub namespace: String,
+    /// Where the API server is, for messages.
+    pub server: String,
+}
+
+impl Connection {
+    /// Connects as the flags and files say. Nothing is sent yet.
+    pub async fn open(options: &GlobalOptions) -> anyhow::Result<Self> {
+        let mut config = load(options).await?;
+        if let Some(server) = &options.server {
+            config.cluster_url = server.parse().with_context(|| format!("--server {server} is not a URL"))?;
+        }
+        if let Some(token) = &options.token {
+            config.auth_info.token = Some(token.clone().into());
+        }
+        if options.insecure_skip_tls_verify {
+            config.accept_invalid_certs = true;
+        }
+        let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let server = config.cluster_url.to_string();
+        // Watches and logs are silent for as long as nothing happens.
+        config.read_timeout = None;
+        let client = Client::try_from(config).context("cannot make a client from the kubeconfig")?;
+        Ok(Self { client, namespace, server })
+    }
+}
+
+async fn load(options: &GlobalOptions) -> anyhow::Result<Config> {
+    let choice = KubeConfigOptions {
+        context: options.context.clone(),
+        cluster: options.cluster.clone(),
+        user: options.user.clone(),
+    };
+    if let Some(kubeconfig) = read(options)? {
+        return Config::from_custom_kubeconfig(kubeconfig, &choice)
+            .await
+            .context("the kubeconfig is incomplete");
+    }
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return Config::incluster().context("cannot use the pod's service account");
+    }
+    bail!(
+        "no cluster is configured: start one with `gantry up`, or name a kubeconfig with --kubeconfig or $KUBECONFIG"
+    )
+}
+
+/// The kubeconfig that applies, if there is one.
+pub fn read(options: &GlobalOptions) -> anyhow::Result<Option<Kubeconfig>> {
+    for path in candidates(options) {
+        if !path.exists() {
+            if options.kubeconfig.is_some() {
+                bail!("--kubeconfig {}: there is no such file", path.display());
+            }
+            continue;
+        }
+        return read_file(&path).map(Some);
+    }
+    Ok(None)
+}
+
+/// The file that changes of the configuration go to.
+pub fn writable_path(options: &GlobalOptions) -> PathBuf {
+    let all = candidates(options);
+    let existing = all.iter().find(|path| path.exists()).or(all.first());
+    existing.cloned().unwrap_or_else(|| PathBuf::from("kubeconfig"))
+}
+
+fn candidates(options: &GlobalOptions) -> Vec<PathBuf> {
+    if let Some(path) = &options.kubeconfig {
+        return vec![path.clone()];
+    }
+    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+        return std::env::split_paths(&list).collect();
+    }
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let data_dir = std::env::var_os("GANTRY_DATA_DIR").map_or_else(|| DEFAULT_DATA_DIR.into(), PathBuf::from);
+    home.map(|home| home.join(".kube/config"))
+        .into_iter()
+        .chain([data_dir.join("admin.kubeconfig")])
+        .collect()
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Kubeconfig> {
+    Kubeconfig::read_from(path).with_context(|| format!("cannot read the kubeconfig {}", path.display()))
+}

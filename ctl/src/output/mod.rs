@@ -1,0 +1,51 @@
+//! The forms in which objects are shown.
+
+pub mod table;
+
+use anyhow::bail;
+use serde_json::Value;
+
+/// Prints one object, or a list, in a form that is not a table.
+pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
+    let mut object = object.clone();
+    hide_managed_fields(&mut object);
+    match form {
+        "json" => println!("{}", serde_json::to_string_pretty(&object)?),
+        "yaml" => print!("{}", to_yaml(&object)?),
+        "name" => print_names(&object),
+        other => bail!("error: unknown form {other:?}; known are json, yaml, name, wide"),
+    }
+    Ok(())
+}
+
+/// YAML as kubectl writes it.
+pub fn to_yaml(object: &Value) -> anyhow::Result<String> {
+    let mut text = serde_saphyr::to_string(object)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn print_names(object: &Value) {
+    let items = object["items"].as_array().cloned().unwrap_or_else(|| vec![object.clone()]);
+    for item in items {
+        let kind = item["kind"].as_str().unwrap_or_default().to_ascii_lowercase();
+        let group =
+            item["apiVersion"].as_str().and_then(|version| version.split_once('/')).map(|(group, _)| group);
+        let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        match group {
+            Some(group) => println!("{kind}.{group}/{name}"),
+            None => println!("{kind}/{name}"),
+        }
+    }
+}
+
+fn hide_managed_fields(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    for item in object.get_mut("items").and_then(Value::as_array_mut).into_iter().flatten() {
+        hide_managed_fields(item);
+    }
+}

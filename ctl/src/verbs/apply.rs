@@ -1,0 +1,120 @@
+//! `apply`: the manifest's fields are what they say, by server-side apply.
+//!
+//! Unlike kubectl's client-side apply nothing is kept in an annotation: the server knows which fields the manifest
+//! owns and takes away those that it no longer names. As there, the manifest wins over what others have set.
+
+use anyhow::bail;
+use serde_json::Value;
+
+use crate::api::{PatchKind, Refusal, is_not_found};
+use crate::cli::ApplyOptions;
+use crate::manifest::{self, Document};
+use crate::output;
+use crate::session::{Session, Target};
+use crate::verbs::rollout;
+
+/// The manager under which this command line owns fields.
+pub const MANAGER: &str = "ctl";
+
+/// Runs the verb.
+pub async fn run(session: &Session, options: &ApplyOptions) -> anyhow::Result<()> {
+    let documents = manifest::read_all(&options.filename, options.recursive)?;
+    let mut failures = 0;
+    let mut applied: Vec<Target> = Vec::new();
+    for document in &documents {
+        match apply_one(session, options, document).await {
+            Ok(target) => applied.push(target),
+            Err(error) => {
+                eprintln!("{}", explain(document, &error));
+                failures += 1;
+            }
+        }
+    }
+    if failures > 0 {
+        bail!("error: {failures} of {} objects were not applied", documents.len());
+    }
+    if options.wait {
+        for target in applied.iter().filter(|target| rollout::is_followed(&target.resource.kind)) {
+            rollout::follow(session, target, options.timeout.0).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn apply_one(session: &Session, options: &ApplyOptions, document: &Document) -> anyhow::Result<Target> {
+    let resource = session.resources.of_object(&document.object)?.clone();
+    let namespace = session.namespace_of(&resource, &document.object)?;
+    let Some(name) = document.object.pointer("/metadata/name").and_then(Value::as_str) else {
+        bail!("the object has no metadata.name; objects with generateName are made with `create`");
+    };
+    let target = Target { namespace: namespace.clone(), name: name.to_string(), resource };
+    let before = match session.api.get(&target.path()).await {
+        Ok(object) => Some(object),
+        Err(error) if is_not_found(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let mut path =
+        format!("{}?fieldManager={MANAGER}&fieldValidation={}", target.path(), options.validate.query());
+    // As kubectl: without --server-side the manifest wins; with it a conflict is told unless forced.
+    if !options.server_side || options.force_conflicts {
+        path.push_str("&force=true");
+    }
+    if options.dry_run.is_server() {
+        path.push_str("&dryRun=All");
+    }
+    if options.dry_run.is_client() {
+        let done = if before.is_some() { "configured" } else { "created" };
+        println!("{} {done} (dry run)", target.reported());
+        return Ok(target);
+    }
+    let mut object = document.object.clone();
+    if let (Some(namespace), Some(metadata)) = (&namespace, object.get_mut("metadata")) {
+        metadata["namespace"] = namespace.as_str().into();
+    }
+    let (after, created) = session.api.patch(&path, PatchKind::Apply, &object).await?;
+    let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
+    let done = match &before {
+        _ if options.server_side => "serverside-applied",
+        None => "created",
+        Some(_) if created => "created",
+        Some(before) if version(before) == version(&after) => "unchanged",
+        Some(_) => "configured",
+    };
+    let suffix = if options.dry_run.is_server() { " (server dry run)" } else { "" };
+    match &options.output {
+        Some(form) => output::print_object(&after, form)?,
+        None => println!("{} {done}{suffix}", target.reported()),
+    }
+    Ok(target)
+}
+
+/// The error with the place in the manifest: file, line, and the field as the server names it.
+pub fn explain(document: &Document, error: &anyhow::Error) -> String {
+    let Some(refusal) = error.downcast_ref::<Refusal>() else {
+        return format!("error: {}: {error:#}", document.place(None));
+    };
+    let causes = refusal.status.pointer("/details/causes").and_then(Value::as_array);
+    let fields: Vec<(&str, &str)> = causes
+        .into_iter()
+        .flatten()
+        .filter_map(|cause| Some((cause["field"].as_str()?, cause["message"].as_str().unwrap_or_default())))
+        .filter(|(field, _)| !field.is_empty())
+        .collect();
+    if refusal.code == 422 && !fields.is_empty() {
+        let lines: Vec<String> = fields
+            .iter()
+            .map(|(field, message)| format!("  {}: {field}: {message}", document.place(Some(field))))
+            .collect();
+        let name = document.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let kind = document.object["kind"].as_str().unwrap_or_default();
+        return format!("Error from server (Invalid): {kind} \"{name}\" is not valid:\n{}", lines.join("\n"));
+    }
+    let field = quoted_field(&refusal.to_string());
+    format!("{}: {refusal}", document.place(field.as_deref()))
+}
+
+/// The field that a strict decoding error names: `unknown field "spec.replcas"`.
+fn quoted_field(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("field \"")?;
+    rest.split_once('"').map(|(field, _)| field.to_string())
+}

@@ -1,0 +1,13 @@
+//! One verb per file.
+
+pub mod apply;
+pub mod delete;
+pub mod exec;
+pub mod get;
+pub mod image;
+pub mod label;
+pub mod logs;
+pub mod rollout;
+pub mod scale;
+pub mod set;
+pub mod version;
