@@ -89,7 +89,8 @@ impl NodeNetwork {
     pub async fn detach(&self, id: &str) -> Result<(), Error> {
         let (shared, id) = (self.shared.clone(), id.to_owned());
         blocking(move || {
-            let _guard = shared.table.lock();
+            let has_ports = shared.leases.of(&id)?.is_some_and(|lease| !lease.port_mappings.is_empty());
+            let _guard = has_ports.then(|| shared.table.lock());
             attach::detach(&shared.names, &shared.leases, &id)
         })
         .await
