@@ -11,10 +11,12 @@ pub fn fill(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(map) => {
             for property in &schema.properties {
-                if let Some(default) = &property.default
-                    && !map.contains_key(&*property.name)
-                {
-                    map.insert(property.name.to_string(), (**default).clone());
+                let Some(default) = &property.default else { continue };
+                let present = map.get(&*property.name);
+                // An empty text in a built-in is the absent one: that is how its decoder reads it.
+                let is_blank = schema.is_built_in() && present.is_some_and(|v| v == "");
+                if present.is_none() || is_blank {
+                    let _blank = map.insert(property.name.to_string(), (**default).clone());
                 }
             }
             if schema.properties.is_empty() && !matches!(schema.additional, Additional::Schema(_)) {
