@@ -1,0 +1,124 @@
+//! Admission: rules on writes that depend on more than the object itself.
+//!
+//! Plugins run in the order of the list, all mutations before all validations. They see objects in their storage
+//! version. After a mutation the pipeline defaults again; what a plugin changes is not asked for by the user and
+//! therefore owned by nobody.
+
+mod namespace_lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+
+use std::sync::Arc;
+
+use api::{ApiError, Row};
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+pub use namespace_lifecycle::NamespaceLifecycle;
+pub use node_restriction::NodeRestriction;
+pub use priority::Priority;
+pub use service_account::ServiceAccount;
+pub use tolerations::{DefaultTolerations, NotReadyTaint};
+
+use crate::auth::UserInfo;
+
+/// What is about to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A new object, or a POST to a subresource.
+    Create,
+    /// A change.
+    Update,
+    /// A deletion.
+    Delete,
+    /// A stream to a pod, service or node.
+    Connect,
+}
+
+/// A write on its way to the store.
+pub struct AdmissionRequest<'a> {
+    /// What is about to happen.
+    pub operation: Operation,
+    /// Who asks.
+    pub user: &'a UserInfo,
+    /// The row written to.
+    pub row: &'a Row,
+    /// The subresource, or the empty string.
+    pub subresource: &'a str,
+    /// The namespace, or the empty string.
+    pub namespace: &'a str,
+    /// The name; empty while it is not yet generated.
+    pub name: &'a str,
+    /// The object before the write, if there is one.
+    pub old: Option<&'a Value>,
+    /// Whether nothing will be stored.
+    pub dry_run: bool,
+    /// What the user should hear though the write succeeds.
+    pub warnings: &'a Mutex<Vec<String>>,
+}
+
+impl AdmissionRequest<'_> {
+    /// Whether the request is about a resource itself, such as `is("", "pods")`.
+    pub fn is(&self, group: &str, resource: &str) -> bool {
+        self.subresource.is_empty() && self.row.storage.group == group && self.row.plural == resource
+    }
+
+    /// A refusal in upstream's words.
+    pub fn forbidden(&self, why: &str) -> ApiError {
+        ApiError::forbidden(&self.row.storage.group, &self.row.plural, self.name, why)
+    }
+}
+
+/// One rule, or a set of them.
+#[async_trait]
+pub trait Admission: Send + Sync {
+    /// Changes the object before it is validated.
+    async fn mutate(&self, _request: &AdmissionRequest<'_>, _object: &mut Value) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Refuses the write. The object is `None` on deletion.
+    async fn validate(
+        &self,
+        _request: &AdmissionRequest<'_>,
+        _object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        Ok(())
+    }
+}
+
+/// The plugins in their order.
+#[derive(Clone)]
+pub struct AdmissionChain(Arc<[Arc<dyn Admission>]>);
+
+impl AdmissionChain {
+    /// A chain.
+    pub fn new(plugins: Vec<Arc<dyn Admission>>) -> Self {
+        Self(plugins.into())
+    }
+
+    pub(crate) async fn mutate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter() {
+            plugin.mutate(request, object).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn validate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        for plugin in self.0.iter() {
+            plugin.validate(request, object).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,232 @@
+//! What every cluster starts with, written in one commit. Run at every start: what is there stays, what is missing comes
+//! back.
+
+use std::sync::Arc;
+
+use api::{ApiError, Row};
+use http::HeaderMap;
+use serde_json::{Value, json};
+use store::{Action, Precondition, StoreError, Write};
+
+use crate::auth::{MASTERS, UserInfo};
+use crate::cache::encode;
+use crate::config::Config;
+use crate::http::negotiate::Form;
+use crate::http::query::Query;
+use crate::http::request_info::RequestInfo;
+use crate::http::respond::Failure;
+use crate::pipeline::{Call, Change, Core, Target, WriteOptions};
+use crate::server::ServerError;
+
+/// How often another API server's bootstrap may get in between.
+const ATTEMPTS: usize = 5;
+
+/// Writes what is missing.
+pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
+    let setup = |failure: Failure| ServerError::Setup(format!("the first objects: {}", failure.error));
+    let call = own_call();
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        core.objects.catch_up().await;
+        let writes = missing(core, &call).map_err(setup)?;
+        if writes.is_empty() {
+            last = None;
+            break;
+        }
+        match core.store.commit(writes).await {
+            Ok(_) => {
+                last = None;
+                break;
+            }
+            Err(error @ StoreError::Conflict { .. }) => last = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if let Some(error) = last {
+        return Err(error.into());
+    }
+    core.objects.catch_up().await;
+    refresh_endpoints(core, &call).await.map_err(setup)
+}
+
+/// A call that the server makes by itself.
+pub(crate) fn own_call() -> Call {
+    let user = UserInfo::new("system:apiserver", &[MASTERS]);
+    let mut headers = HeaderMap::new();
+    headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static("apiserver"));
+    Call::new(RequestInfo::default(), Query::default(), headers, user, Form::default())
+}
+
+fn missing(core: &Core, call: &Call) -> Result<Vec<Write>, Failure> {
+    let mut writes = Vec::new();
+    for object in objects(&core.config)? {
+        let target = target_of(core, &object)?;
+        if core.objects.cached(&target.row_name, &target.namespace, &target.name).is_some() {
+            continue;
+        }
+        let (object, allocations) = core.complete(call, &target, object)?;
+        writes.push(Write {
+            key: target.key(&target.namespace, &target.name),
+            precondition: Precondition::Absent,
+            action: Action::Put { value: encode(&object).into(), time_to_live: None },
+        });
+        writes.extend(allocations);
+    }
+    Ok(writes)
+}
+
+fn target_of(core: &Core, object: &Value) -> Result<Target, ApiError> {
+    let text = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let table = core.table();
+    let row: &Arc<Row> = table
+        .kind(group, version, text("kind"))
+        .ok_or_else(|| ApiError::internal(format!("there is no row for {}", text("kind"))))?;
+    Ok(Target::internal(row, api::object::namespace(object), api::object::name(object)))
+}
+
+fn objects(config: &Config) -> Result<Vec<Value>, ApiError> {
+    let mut objects: Vec<Value> =
+        ["default", "kube-system", "kube-public", "kube-node-lease"].into_iter().map(namespace).collect();
+    objects.extend([
+        priority_class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "must run in the cluster, but can be moved to another node if necessary",
+        ),
+        priority_class("system-node-critical", 2_000_001_000, "must not be moved from their current node"),
+        kubernetes_service(config),
+        kubernetes_endpoints(config),
+        kubernetes_slice(config),
+        dns_service(config),
+        client_authentication(config),
+    ]);
+    let roles = crate::authz::bootstrap_objects()
+        .map_err(|error| ApiError::internal(format!("the standard roles: {error}")))?;
+    objects.extend(roles);
+    Ok(objects)
+}
+
+fn namespace(name: &str) -> Value {
+    json!({
+        "kind": "Namespace", "apiVersion": "v1",
+        "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
+    })
+}
+
+fn priority_class(name: &str, value: i64, what: &str) -> Value {
+    json!({
+        "kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
+        "value": value, "description": format!("Used for system critical pods that {what}."),
+    })
+}
+
+fn kubernetes_service(config: &Config) -> Value {
+    json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": config.kubernetes_service_address().to_string(),
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.bind_address.port()}],
+        },
+    })
+}
+
+fn kubernetes_endpoints(config: &Config) -> Value {
+    json!({
+        "kind": "Endpoints", "apiVersion": "v1",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": subsets(config),
+    })
+}
+
+fn subsets(config: &Config) -> Value {
+    json!([{
+        "addresses": [{"ip": config.advertise_address.to_string()}],
+        "ports": [{"name": "https", "port": config.bind_address.port(), "protocol": "TCP"}],
+    }])
+}
+
+fn kubernetes_slice(config: &Config) -> Value {
+    let mut slice = json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
+    });
+    for (field, value) in slice_contents(config) {
+        slice[field] = value;
+    }
+    slice
+}
+
+fn slice_contents(config: &Config) -> [(&'static str, Value); 2] {
+    [
+        (
+            "endpoints",
+            json!([{"addresses": [config.advertise_address.to_string()], "conditions": {"ready": true}}]),
+        ),
+        ("ports", json!([{"name": "https", "port": config.bind_address.port(), "protocol": "TCP"}])),
+    ]
+}
+
+fn dns_service(config: &Config) -> Value {
+    let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "port": number, "protocol": protocol, "targetPort": number});
+    json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/name": "CoreDNS", "kubernetes.io/cluster-service": "true",
+                // Every node answers for itself: service proxies leave the address alone.
+                "service.kubernetes.io/service-proxy-name": "gantry-dns",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": config.dns_service_address().to_string(),
+            "ports": [port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP")],
+        },
+    })
+}
+
+fn client_authentication(config: &Config) -> Value {
+    json!({
+        "kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": String::from_utf8_lossy(&config.client_ca_pem)},
+    })
+}
+
+/// The server may have moved since the last start.
+async fn refresh_endpoints(core: &Arc<Core>, call: &Call) -> Result<(), Failure> {
+    let config = core.config.clone();
+    let subsets = subsets(&config);
+    let endpoints = target_of(core, &kubernetes_endpoints(&config))?;
+    let edit = move |live: &Value| {
+        let mut new = live.clone();
+        new["subsets"] = subsets.clone();
+        Ok(new)
+    };
+    let options = WriteOptions::default();
+    core.change(call, &endpoints, Change::Edit(Box::new(edit)), &options).await?;
+    let contents = slice_contents(&config);
+    let slice = target_of(core, &kubernetes_slice(&config))?;
+    let edit = move |live: &Value| {
+        let mut new = live.clone();
+        for (field, value) in &contents {
+            new[*field] = value.clone();
+        }
+        Ok(new)
+    };
+    core.change(call, &slice, Change::Edit(Box::new(edit)), &options).await?;
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! One watch: what it starts with, then the row's history at its own pace.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use store::Revision;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Cache, Cached, Filter, RowCache, RowEvent};
+use crate::http::BoxError;
+use crate::present::Presenter;
+
+/// How often a watch that asked for bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Frames are gathered up to this size before they go out.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// How many events are taken from the history at once.
+const BATCH: usize = 256;
+
+/// What a watch event says of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added,
+    Modified,
+    Deleted,
+}
+
+impl EventType {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// What a watch is asked for.
+pub(crate) struct WatchOptions {
+    /// Which objects.
+    pub filter: Filter,
+    /// In which form.
+    pub presenter: Presenter,
+    /// Whether bookmarks are wanted.
+    pub bookmarks: bool,
+    /// The objects to begin with, if any.
+    pub initial: Option<Vec<Arc<Cached>>>,
+    /// Whether a bookmark tells the end of the initial objects.
+    pub initial_bookmark: bool,
+    /// Where in the row's history it goes on.
+    pub position: u64,
+    /// The revision that the client will have seen by then.
+    pub revision: Revision,
+    /// When it ends.
+    pub timeout: Duration,
+}
+
+/// One watch.
+pub(crate) struct Watcher {
+    cache: Arc<Cache>,
+    row: Arc<RowCache>,
+    changed: watch::Receiver<Revision>,
+    shutdown: CancellationToken,
+    filter: Filter,
+    presenter: Presenter,
+    phase: Phase,
+    position: u64,
+    /// Everything up to here has been sent.
+    seen: Revision,
+    bookmarks: bool,
+    initial_bookmark: bool,
+    next_bookmark: Instant,
+    deadline: Instant,
+}
+
+enum Phase {
+    Initial(std::vec::IntoIter<Arc<Cached>>),
+    Live,
+    Ended,
+}
+
+impl Watcher {
+    /// A watch that starts now.
+    pub fn new(
+        cache: Arc<Cache>,
+        row: Arc<RowCache>,
+        options: WatchOptions,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            changed: row.subscribe(),
+            cache,
+            row,
+            shutdown,
+            filter: options.filter,
+            presenter: options.presenter,
+            phase: options.initial.map_or(Phase::Live, |objects| Phase::Initial(objects.into_iter())),
+            position: options.position,
+            seen: options.revision,
+            bookmarks: options.bookmarks,
+            initial_bookmark: options.initial_bookmark,
+            next_bookmark: now + BOOKMARK_EVERY,
+            deadline: now + options.timeout,
+        }
+    }
+
+    /// The watch as a body.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes, BoxError>> + Send {
+        futures::stream::unfold(self, |mut watcher| async move {
+            watcher.next().await.map(|chunk| (Ok(chunk), watcher))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        match &mut self.phase {
+            Phase::Initial(_) => Some(self.initial_chunk()),
+            Phase::Live => self.live_chunk().await,
+            Phase::Ended => None,
+        }
+    }
+
+    fn initial_chunk(&mut self) -> Bytes {
+        let mut out = Vec::new();
+        if let Phase::Initial(objects) = &mut self.phase {
+            while out.len() < CHUNK_BYTES {
+                let Some(object) = objects.next() else {
+                    self.phase = Phase::Live;
+                    break;
+                };
+                write_event(&mut out, &mut self.presenter, EventType::Added, &object, object.revision);
+            }
+        }
+        if matches!(self.phase, Phase::Live) && self.initial_bookmark {
+            self.presenter.write_bookmark(&mut out, self.seen, true);
+        }
+        out.into()
+    }
+
+    async fn live_chunk(&mut self) -> Option<Bytes> {
+        loop {
+            self.changed.borrow_and_update();
+            // Read before the events, so that a bookmark never gets ahead of them.
+            let reached = self.cache.revision();
+            let Some(events) = self.row.events_from(self.position, BATCH) else {
+                tracing::debug!("a watch fell behind its row's history and was ended");
+                return None;
+            };
+            if events.is_empty() {
+                if let Some(bookmark) = self.wait(reached).await? {
+                    return Some(bookmark);
+                }
+                continue;
+            }
+            if let Some(chunk) = self.render(&events) {
+                return Some(chunk);
+            }
+        }
+    }
+
+    /// Waits for a change. `None` when the watch is over, a bookmark when it is time for one.
+    async fn wait(&mut self, reached: Revision) -> Option<Option<Bytes>> {
+        self.seen = self.seen.max(reached);
+        tokio::select! {
+            changed = self.changed.changed() => changed.ok().map(|()| None),
+            () = self.shutdown.cancelled() => None,
+            () = tokio::time::sleep_until(self.deadline) => {
+                self.phase = Phase::Ended;
+                self.bookmarks.then(|| Some(self.bookmark()))
+            }
+            () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+                Some(Some(self.bookmark()))
+            }
+        }
+    }
+
+    fn bookmark(&mut self) -> Bytes {
+        let mut out = Vec::new();
+        self.presenter.write_bookmark(&mut out, self.seen, false);
+        out.into()
+    }
+
+    /// The frames of the events that this watch sees, as many as fit one chunk.
+    fn render(&mut self, events: &[Arc<RowEvent>]) -> Option<Bytes> {
+        let mut out = Vec::new();
+        let mut single: Option<Bytes> = None;
+        for event in events {
+            self.position += 1;
+            self.seen = self.seen.max(event.revision);
+            let Some((kind, object)) = self.filter.transition(event) else { continue };
+            match self.shared_frame(event, kind, object) {
+                Some(frame) if out.is_empty() && single.is_none() => single = Some(frame),
+                Some(frame) => {
+                    out.extend_from_slice(&single.take().unwrap_or_default());
+                    out.extend_from_slice(&frame);
+                }
+                None => {
+                    out.extend_from_slice(&single.take().unwrap_or_default());
+                    write_event(&mut out, &mut self.presenter, kind, object, event.revision);
+                }
+            }
+            if out.len() >= CHUNK_BYTES {
+                break;
+            }
+        }
+        single.or_else(|| (!out.is_empty()).then(|| out.into()))
+    }
+
+    /// The frame that all watchers share: the stored form, where the selector does not change the event's type.
+    fn shared_frame(&self, event: &RowEvent, kind: EventType, object: &Cached) -> Option<Bytes> {
+        let usual = match (&event.old, &event.new) {
+            (None, _) => EventType::Added,
+            (Some(_), Some(_)) => EventType::Modified,
+            (Some(_), None) => EventType::Deleted,
+        };
+        if kind != usual || !self.presenter.is_stored_form() {
+            return None;
+        }
+        let make = || {
+            let mut out = Vec::with_capacity(object.encoded.len() + 80);
+            open_event(&mut out, kind);
+            object.write_at(&mut out, event.revision);
+            close_event(&mut out);
+            Bytes::from(out)
+        };
+        Some(event.frame.get_or_init(make).clone())
+    }
+}
+
+fn write_event(
+    out: &mut Vec<u8>,
+    presenter: &mut Presenter,
+    kind: EventType,
+    object: &Cached,
+    revision: Revision,
+) {
+    open_event(out, kind);
+    presenter.write_event_object(out, object, revision);
+    close_event(out);
+}
+
+fn open_event(out: &mut Vec<u8>, kind: EventType) {
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+}
+
+fn close_event(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"}\n");
+}

@@ -1,0 +1,115 @@
+//! Bodies: reading requests within a limit, and building answers.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use api::{ApiError, Reason};
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+
+use super::{BoxError, RequestBody, ResponseBody};
+
+/// The largest body of a write, as upstream has it.
+pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Reads a whole body; 413 past the limit.
+pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
+        )
+    };
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    let mut collected = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("the body could not be read: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if collected.len() + data.len() > BODY_BYTES_MAX {
+            return Err(too_large());
+        }
+        if collected.is_empty() && body.is_end_stream() {
+            return Ok(data);
+        }
+        collected.extend_from_slice(&data);
+    }
+    Ok(collected.freeze())
+}
+
+/// A body of known bytes.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// No body.
+pub(crate) fn empty() -> ResponseBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is made while it is sent.
+pub(crate) fn stream<S>(stream: S) -> ResponseBody
+where
+    S: futures::Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+{
+    use futures::StreamExt;
+    StreamBody::new(stream.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
+}
+
+/// Compresses a body while it is sent; every chunk goes out at once.
+pub(crate) struct Gzip {
+    inner: ResponseBody,
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
+
+impl Gzip {
+    /// Wraps a body. Level 1, as upstream: the network is near, the processor is dear.
+    pub fn wrap(inner: ResponseBody) -> ResponseBody {
+        Self { inner, encoder: Some(GzEncoder::new(Vec::new(), Compression::fast())) }.boxed_unsync()
+    }
+}
+
+impl Body for Gzip {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let Some(mut encoder) = self.encoder.take() else { return Poll::Ready(None) };
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    self.encoder = Some(encoder);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else {
+                        self.encoder = Some(encoder);
+                        continue;
+                    };
+                    if let Err(error) = encoder.write_all(&data) {
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                    let ready = std::mem::take(encoder.get_mut());
+                    self.encoder = Some(encoder);
+                    if !ready.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(ready.into()))));
+                    }
+                }
+                Poll::Ready(None) => {
+                    let last = encoder.finish().map(|bytes| Frame::data(bytes.into()));
+                    return Poll::Ready(Some(last.map_err(Into::into)));
+                }
+            }
+        }
+    }
+}

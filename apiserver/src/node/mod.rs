@@ -1,0 +1,10 @@
+//! Streams to pods, services and nodes: what the agents serve, passed through.
+//!
+//! Guarantees that bytes go on as they come, that half-close travels, and that no credentials of the caller reach an
+//! agent, a pod or a service.
+
+mod agent;
+mod connect;
+
+pub(crate) use agent::AgentClient;
+pub(crate) use connect::{Connect, connect};

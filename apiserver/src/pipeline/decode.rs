@@ -1,0 +1,100 @@
+//! Bytes to trees: content types, syntax, and whether the object is of the kind that the path says.
+
+use api::{ApiError, Reason};
+use http::HeaderMap;
+use schema::decode::{self, DecodeError, Decoded, Limits};
+use serde_json::Value;
+
+use super::content_type;
+
+/// Decodes the object of a write.
+pub(crate) fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Decoded, ApiError> {
+    let decoded = match content_type(headers) {
+        "" | "application/json" | "*/*" => decode::json(bytes, &Limits::default()),
+        "application/yaml" => decode::yaml(bytes, &Limits::default()),
+        _ => {
+            return Err(unsupported("application/json, application/yaml"));
+        }
+    };
+    let decoded = decoded.map_err(|error| decode_error(&error))?;
+    if decoded.value.is_object() {
+        Ok(decoded)
+    } else {
+        Err(ApiError::bad_request(
+            "the object provided is unrecognized (must be an object with apiVersion and kind)",
+        ))
+    }
+}
+
+/// Decodes an object that may be absent, such as `DeleteOptions`.
+pub(crate) fn optional(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>, ApiError> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(None);
+    }
+    object(headers, bytes).map(|decoded| Some(decoded.value))
+}
+
+/// Decodes a JSON patch or merge patch.
+pub(crate) fn patch(bytes: &[u8]) -> Result<Decoded, ApiError> {
+    decode::json(bytes, &Limits::default()).map_err(|error| decode_error(&error))
+}
+
+/// Decodes what is applied: YAML, of which JSON is a part.
+pub(crate) fn applied(bytes: &[u8]) -> Result<Decoded, ApiError> {
+    let decoded = decode::yaml(bytes, &Limits::default()).map_err(|error| match error {
+        DecodeError::Syntax { .. } => ApiError::bad_request(format!("error decoding YAML: {error}")),
+        other => decode_error(&other),
+    })?;
+    if decoded.value.is_object() {
+        return Ok(decoded);
+    }
+    Err(ApiError::bad_request("error decoding YAML: the patch is not an object"))
+}
+
+/// 415 in upstream's words.
+pub(crate) fn unsupported(accepted: &str) -> ApiError {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {accepted}"
+    );
+    ApiError::new(Reason::UnsupportedMediaType, message)
+}
+
+fn decode_error(error: &DecodeError) -> ApiError {
+    match error {
+        DecodeError::TooLarge { .. } => {
+            ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {error}"))
+        }
+        other => ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type JSON or YAML): {other}"
+        )),
+    }
+}
+
+/// Checks that an object is of the kind the path says; what it leaves out is filled in.
+pub(crate) fn check_kind(object: &mut Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+    for (field, expected) in [("apiVersion", api_version), ("kind", kind)] {
+        match object.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() || text == expected => {}
+            Some(Value::String(text)) if field == "apiVersion" => {
+                return Err(ApiError::bad_request(format!(
+                    "the API version in the data ({text}) does not match the expected API version ({expected})"
+                )));
+            }
+            Some(Value::String(text)) => {
+                return Err(ApiError::bad_request(format!(
+                    "the kind in the data ({text}) does not match the expected kind ({expected})"
+                )));
+            }
+            Some(_) => {
+                return Err(ApiError::bad_request(format!(
+                    "couldn't get version/kind; {field} must be a string"
+                )));
+            }
+        }
+        if let Some(map) = object.as_object_mut() {
+            map.insert(field.to_string(), expected.into());
+        }
+    }
+    Ok(())
+}

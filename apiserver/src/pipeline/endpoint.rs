@@ -1,0 +1,182 @@
+//! The ends of the pipeline that are views of one object: the object itself and those of its subresources that are
+//! read and written like it. An endpoint says what of the object a client sees and which part it may change.
+
+use std::sync::Arc;
+
+use api::field::Look;
+use api::{ApiError, ServedVersion};
+use schema::Schema;
+use schema::apply::Reset;
+use serde_json::{Map, Value};
+
+use super::call::{Target, schema_of};
+use crate::subresource::scale;
+
+/// A view of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// All but `status`, where that is a subresource of its own.
+    Object,
+    /// `status` alone.
+    Status,
+    /// `autoscaling/v1 Scale`
+    Scale,
+    /// `spec.ephemeralContainers` of a pod, which only grows.
+    EphemeralContainers,
+    /// The resources of a pod's containers.
+    Resize,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+    /// The approval conditions of a certificate signing request.
+    Approval,
+}
+
+impl Endpoint {
+    /// The endpoint of a target; `None` for subresources that are no views.
+    pub fn of(target: &Target) -> Option<Self> {
+        match target.subresource.as_str() {
+            "" => Some(Self::Object),
+            "status" => Some(Self::Status),
+            "scale" => Some(Self::Scale),
+            "ephemeralcontainers" => Some(Self::EphemeralContainers),
+            "resize" => Some(Self::Resize),
+            "finalize" => Some(Self::Finalize),
+            "approval" => Some(Self::Approval),
+            _ => None,
+        }
+    }
+
+    /// API version and kind of the body, in the version of the request.
+    pub fn kind(self, target: &Target) -> (String, String) {
+        match self {
+            Self::Scale => ("autoscaling/v1".to_string(), "Scale".to_string()),
+            _ => (target.version.api_version().into_owned(), target.row.kind.clone()),
+        }
+    }
+
+    /// The schema of the body, in the version of the request.
+    pub fn body_schema(self, target: &Target) -> Arc<Schema> {
+        if self == Self::Scale {
+            return api::schemas::for_kind("autoscaling", "v1", "Scale")
+                .unwrap_or_else(|| Schema::anything().clone());
+        }
+        if let Some(custom) = &target.row.custom {
+            let version = custom.versions.get(&target.version.version);
+            return version.map_or_else(|| Schema::anything().clone(), |v| v.schema.clone());
+        }
+        let ServedVersion { group, version } = &target.version;
+        api::schemas::for_kind(group, version, &target.row.kind).unwrap_or_else(|| schema_of(&target.row))
+    }
+
+    /// What a client sees of a stored object. Still in the storage version.
+    pub fn view(self, live: &Value, target: &Target) -> Result<Value, ApiError> {
+        match self {
+            Self::Scale => scale::of(live, &target.row),
+            _ => Ok(live.clone()),
+        }
+    }
+
+    /// The object after a client has written `submitted` over `live`.
+    pub fn merge(self, live: &Value, submitted: Value, target: &Target) -> Result<Value, ApiError> {
+        let has_status = target.row.subresource("status").is_some();
+        match self {
+            Self::Object if has_status => Ok(with_field_of(submitted, live, "status")),
+            Self::Object => Ok(submitted),
+            Self::Status => Ok(status_written(live, submitted)),
+            Self::Scale => scale::written(live, &submitted, &target.row),
+            Self::EphemeralContainers => Ok(with_path(live, &submitted, &["spec", "ephemeralContainers"])),
+            Self::Resize => Ok(resized(live, &submitted)),
+            Self::Finalize => Ok(with_path(live, &submitted, &["spec", "finalizers"])),
+            Self::Approval => Ok(with_path(live, &submitted, &["status", "conditions"])),
+        }
+    }
+
+    /// What nobody comes to own through the endpoint.
+    pub fn reset(self, target: &Target) -> Reset<'static> {
+        match self {
+            Self::Object if target.row.subresource("status").is_some() => Reset::Subtrees(&["status"]),
+            Self::Status | Self::Approval => Reset::AllBut(&["status"]),
+            _ => Reset::Nothing,
+        }
+    }
+
+    /// Whether a write here can change the desired state.
+    pub fn writes_spec(self) -> bool {
+        !matches!(self, Self::Status | Self::Approval | Self::Finalize)
+    }
+}
+
+fn with_field_of(mut object: Value, source: &Value, field: &str) -> Value {
+    if let Some(map) = object.as_object_mut() {
+        match source.get(field) {
+            Some(value) => map.insert(field.to_string(), value.clone()),
+            None => map.remove(field),
+        };
+    }
+    object
+}
+
+/// A write to `/status` brings its status and, as upstream, its annotations; labels, owners, finalizers and
+/// everything else stay.
+fn status_written(live: &Value, submitted: Value) -> Value {
+    let mut new = with_field_of(live.clone(), &submitted, "status");
+    let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) else { return new };
+    for field in ["annotations", "managedFields", "resourceVersion", "uid"] {
+        match submitted.get("metadata").and_then(|m| m.at(field)) {
+            Some(value) => metadata.insert(field.to_string(), value.clone()),
+            None => metadata.remove(field),
+        };
+    }
+    new
+}
+
+/// `live` with what `submitted` has at a path of two fields; resource version and managed fields come along.
+fn with_path(live: &Value, submitted: &Value, path: &[&str; 2]) -> Value {
+    let mut new = with_submitted_envelope(live, submitted);
+    let [outer, inner] = path;
+    let value = submitted.dig(path).cloned();
+    if let Some(map) = new.as_object_mut() {
+        let parent = map.entry((*outer).to_string()).or_insert_with(|| Value::Object(Map::new()));
+        if let Some(parent) = parent.as_object_mut() {
+            match value {
+                Some(value) => parent.insert((*inner).to_string(), value),
+                None => parent.remove(*inner),
+            };
+        }
+    }
+    new
+}
+
+fn with_submitted_envelope(live: &Value, submitted: &Value) -> Value {
+    let mut new = live.clone();
+    if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["managedFields", "resourceVersion", "uid"] {
+            match submitted.get("metadata").and_then(|m| m.at(field)) {
+                Some(value) => metadata.insert(field.to_string(), value.clone()),
+                None => metadata.remove(field),
+            };
+        }
+    }
+    new
+}
+
+/// `live` with the resources that `submitted` gives to the containers of the same name.
+fn resized(live: &Value, submitted: &Value) -> Value {
+    let mut new = with_submitted_envelope(live, submitted);
+    let wanted = |list: &str, name: &str| -> Option<&Value> {
+        let containers = submitted.get("spec")?.items(list);
+        containers.iter().find(|c| c.text("name") == name)
+    };
+    for list in ["containers", "initContainers"] {
+        let containers = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let Some(wanted) = wanted(list, container.text("name")) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                if let (Some(value), Some(map)) = (wanted.get(field).cloned(), container.as_object_mut()) {
+                    map.insert(field.to_string(), value);
+                }
+            }
+        }
+    }
+    new
+}

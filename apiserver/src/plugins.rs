@@ -1,0 +1,57 @@
+//! The lists that the pipeline goes through: authenticators, authorizers, admission plugins, in their order.
+
+use std::sync::Arc;
+
+use crate::admission::{
+    AdmissionChain, DefaultTolerations, NamespaceLifecycle, NodeRestriction, NotReadyTaint, Priority,
+    ServiceAccount,
+};
+use crate::auth::service_account::ServiceAccountTokens;
+use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
+use crate::authz::node::NodeAuthorizer;
+use crate::authz::rbac::Rbac;
+use crate::authz::{AuthorizerChain, Masters};
+use crate::config::Config;
+use crate::objects::Objects;
+use crate::reviews::Reviewers;
+
+/// The lists.
+pub(crate) struct Plugins {
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    pub authorizers: AuthorizerChain,
+    pub admission: AdmissionChain,
+    pub reviewers: Reviewers,
+    pub tokens: Arc<ServiceAccountTokens>,
+}
+
+impl Plugins {
+    /// What a server runs with.
+    pub fn new(config: &Config, objects: &Objects) -> Result<Self, String> {
+        let tokens = Arc::new(ServiceAccountTokens::new(objects.clone(), &config.service_account)?);
+        let rbac = Arc::new(Rbac::new(objects.clone()));
+        let authorizers = AuthorizerChain::new(vec![
+            Arc::new(Masters),
+            Arc::new(NodeAuthorizer::new(objects.clone())),
+            rbac.clone(),
+        ]);
+        let admission = AdmissionChain::new(vec![
+            Arc::new(NamespaceLifecycle::new(objects.clone())),
+            Arc::new(NodeRestriction::new(objects.clone())),
+            Arc::new(ServiceAccount::new(objects.clone())),
+            Arc::new(Priority::new(objects.clone())),
+            Arc::new(DefaultTolerations),
+            Arc::new(NotReadyTaint),
+        ]);
+        Ok(Self {
+            authenticators: vec![
+                Arc::new(ClientCertificate),
+                tokens.clone(),
+                Arc::new(BootstrapTokens::new(objects.clone())),
+            ],
+            reviewers: Reviewers { authorizers: authorizers.clone(), rbac, tokens: tokens.clone() },
+            authorizers,
+            admission,
+            tokens,
+        })
+    }
+}

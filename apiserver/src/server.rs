@@ -1,0 +1,243 @@
+//! The server: built over a store, called in process or over TLS, drained when told to stop.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use api::ResourceTable;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use parking_lot::RwLock;
+use store::{Store, StoreError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::{PeerCertificates, UserInfo};
+use crate::cache::Cache;
+use crate::config::{Config, Identity};
+use crate::http::{Request, Response};
+use crate::node::AgentClient;
+use crate::objects::Objects;
+use crate::pipeline::{Core, Flow, row_name};
+use crate::tls::{self, ServingCertificate, TlsError};
+
+/// How long a client may take to shake hands, and to send the head of a request.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// Why a server cannot be built or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The store cannot be read, or the first objects cannot be written.
+    #[error("the store cannot be used: {0}")]
+    Store(#[from] StoreError),
+    /// The listener cannot be bound: the port is in use, or the address is not this machine's.
+    #[error("cannot listen on {address}: {why}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// The system's words, and what to do.
+        why: String,
+    },
+    /// Something the server needs to begin with cannot be made.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// An API server.
+#[derive(Clone)]
+pub struct Server {
+    core: Arc<Core>,
+    serving: Arc<ServingCertificate>,
+    /// Ends what runs beside the listener.
+    background: CancellationToken,
+}
+
+impl Server {
+    /// Reads the store into the cache and makes what a new cluster starts with.
+    pub async fn build(config: Config, store: Arc<dyn Store>) -> Result<Self, ServerError> {
+        let serving = ServingCertificate::new(&config.serving)?;
+        let agents = AgentClient::new(&config)?;
+        let table = Arc::new(ResourceTable::built_in());
+        let background = CancellationToken::new();
+        let strategies = table.clone();
+        let names: std::collections::HashMap<String, Arc<api::Row>> =
+            strategies.rows().iter().map(|row| (row_name(row), row.clone())).collect();
+        let fields = move |row: &str, tree: &serde_json::Value| {
+            names.get(row).map(|row| row.strategy.selectable_fields(tree)).unwrap_or_default()
+        };
+        let cache = Cache::start(store.clone(), Box::new(fields), background.clone()).await?;
+        let objects = Objects::new(cache.clone(), store.clone());
+        let parts = crate::plugins::Plugins::new(&config, &objects).map_err(ServerError::Setup)?;
+        let core = Arc::new(Core {
+            authenticators: parts.authenticators,
+            authorizers: parts.authorizers,
+            admission: parts.admission,
+            reviewers: parts.reviewers,
+            tokens: parts.tokens,
+            store,
+            cache,
+            objects,
+            table: RwLock::new(table),
+            flow: Flow::new(),
+            metrics: Default::default(),
+            openapi: Default::default(),
+            agents,
+            stopping: CancellationToken::new(),
+            config,
+        });
+        crate::bootstrap::ensure(&core).await?;
+        Ok(Self { core, serving, background })
+    }
+
+    /// A client in this process that acts as `user`. The same authorization applies as over the network.
+    pub fn client(&self, user: UserInfo) -> kube::Client {
+        kube::Client::new(InProcess { core: self.core.clone(), user }, "default")
+    }
+
+    /// Reads objects without a request; for parts that run in the server itself.
+    pub fn objects(&self) -> Objects {
+        self.core.objects.clone()
+    }
+
+    /// New connections are served with this certificate.
+    pub fn replace_certificate(&self, identity: &Identity) -> Result<(), ServerError> {
+        Ok(self.serving.replace(identity)?)
+    }
+
+    /// Serves the network until told to stop, then lets requests in flight end.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let listener = self.bind().await?;
+        self.serve(listener, shutdown).await
+    }
+
+    /// Binds the listener, so that a port in use is known before anything else is started.
+    pub async fn bind(&self) -> Result<TcpListener, ServerError> {
+        let address = self.core.config.bind_address;
+        TcpListener::bind(address).await.map_err(|error| {
+            let hint = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "; another process listens there: stop it, or choose another --secure-port"
+                }
+                std::io::ErrorKind::AddrNotAvailable => "; the address is not one of this machine's",
+                _ => "",
+            };
+            ServerError::Bind { address, why: format!("{error}{hint}") }
+        })
+    }
+
+    /// Serves a listener that [`Self::bind`] has bound.
+    pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), ServerError> {
+        let config = tls::server_config(self.serving.clone(), &self.core.config.client_ca_pem)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let connections = TaskTracker::new();
+        loop {
+            let (stream, peer) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of file descriptors, most likely: those in use have to be closed first.
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            connections.spawn(self.clone().connection(stream, peer, acceptor.clone()));
+        }
+        drop(listener);
+        self.core.stopping.cancel();
+        let drain = Duration::from_secs(self.core.config.drain_seconds);
+        connections.close();
+        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+            tracing::info!("connections that did not end in time are cut");
+        }
+        self.background.cancel();
+        Ok(())
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, %peer, "TCP_NODELAY");
+        }
+        let handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
+        let stream = match handshake {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %peer, "TLS handshake failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let certificates = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .map(|list| PeerCertificates(list.iter().map(|c| c.clone().into_owned()).collect()));
+        let core = self.core.clone();
+        let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            if let Some(certificates) = &certificates {
+                request.extensions_mut().insert(certificates.clone());
+            }
+            let core = core.clone();
+            async move {
+                let request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+                Ok::<Response, Infallible>(core.serve(request).await)
+            }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_MAX).half_close(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(1000)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.core.stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, %peer, "connection ended");
+        }
+    }
+}
+
+/// The pipeline as a tower service, for one user.
+struct InProcess {
+    core: Arc<Core>,
+    user: UserInfo,
+}
+
+impl tower::Service<http::Request<kube::client::Body>> for InProcess {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
+        let mut request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        request.extensions_mut().insert(self.user.clone());
+        let core = self.core.clone();
+        Box::pin(async move { Ok(core.serve(request).await) })
+    }
+}

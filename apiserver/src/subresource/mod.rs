@@ -1,0 +1,219 @@
+//! From verb and subresource to what the pipeline does. Everything that is a view of an object goes one way; the few
+//! subresources that are actions have a file each.
+
+mod binding;
+mod eviction;
+mod review;
+pub(crate) mod scale;
+mod token;
+
+use std::sync::Arc;
+
+use api::Verb;
+use http::StatusCode;
+use schema::patch::json::JsonPatch;
+use serde_json::{Value, json};
+
+use crate::http::respond::{self, Failure};
+use crate::http::{RequestBody, Response, body};
+use crate::pipeline::{
+    Call, Change, Core, Deleted, Endpoint, Target, code_of, content_type, decode, delete_options,
+    list_options, strict, write_options,
+};
+
+/// Answers a request; `None` when the resource cannot do that.
+pub(crate) async fn answer(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Option<Result<Response, Failure>> {
+    if !can(call, target) {
+        return None;
+    }
+    match (target.subresource.as_str(), call.info.verb) {
+        ("binding", "create") | ("", "create") if binding::is_binding(target) => {
+            return Some(binding::create(core, call, target, content).await);
+        }
+        ("eviction", "create") => return Some(eviction::create(core, call, target, content).await),
+        ("token", "create") => return Some(token::create(core, call, target, content).await),
+        _ => {}
+    }
+    if !target.row.stored {
+        return Some(review::create(core, call, target, content).await);
+    }
+    Endpoint::of(target)?;
+    Some(match call.info.verb {
+        "get" => core.get(call, target).await,
+        "list" => core.list(call, target).await,
+        "watch" => core.watch(call, target).await,
+        "create" => create(core, call, target, content).await,
+        "update" => update(core, call, target, content).await,
+        "patch" => patch(core, call, target, content).await,
+        "delete" => delete(core, call, target, content).await,
+        "deletecollection" => delete_collection(core, call, target, content).await,
+        _ => return None,
+    })
+}
+
+/// Whether the row, or its subresource, offers the verb.
+fn can(call: &Call, target: &Target) -> bool {
+    let verb = match call.info.verb {
+        "get" => Verb::Get,
+        "list" => Verb::List,
+        "watch" => Verb::Watch,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch,
+        "delete" => Verb::Delete,
+        "deletecollection" => Verb::DeleteCollection,
+        _ => return false,
+    };
+    match target.subresource() {
+        Some(subresource) => subresource.verbs.contains(&verb),
+        None => target.row.can(verb) && (verb != Verb::Create || target.name.is_empty()),
+    }
+}
+
+/// Decodes the object of a write and reports its duplicate fields.
+pub(crate) async fn body_object(
+    call: &Call,
+    content: RequestBody,
+    kind: &str,
+) -> Result<(Value, crate::pipeline::WriteOptions), Failure> {
+    let options = write_options(&call.query, kind, false)?;
+    let bytes = body::read_limited(content).await?;
+    let decoded = decode::object(&call.headers, &bytes)?;
+    strict(call, options.field_validation, duplicates(&decoded.duplicates))?;
+    Ok((decoded.value, options))
+}
+
+fn duplicates(paths: &[String]) -> Vec<String> {
+    paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect()
+}
+
+async fn create(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Result<Response, Failure> {
+    let (object, options) = body_object(call, content, "CreateOptions").await?;
+    let written = core.change(call, target, Change::Create(object), &options).await?;
+    core.show(call, target, StatusCode::CREATED, &written.object)
+}
+
+async fn update(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Result<Response, Failure> {
+    let (object, options) = body_object(call, content, "UpdateOptions").await?;
+    let written = core.change(call, target, Change::Replace(object), &options).await?;
+    core.show(call, target, code_of(written.created), &written.object)
+}
+
+async fn patch(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Result<Response, Failure> {
+    let media_type = content_type(&call.headers).to_string();
+    let is_apply =
+        matches!(media_type.as_str(), "application/apply-patch+yaml" | "application/apply-patch+json");
+    let is_custom = target.row.custom.is_some();
+    let known = is_apply
+        || matches!(media_type.as_str(), "application/json-patch+json" | "application/merge-patch+json")
+        || media_type == "application/strategic-merge-patch+json" && !is_custom;
+    if !known {
+        let strategic = if is_custom { "" } else { ", application/strategic-merge-patch+json" };
+        let accepted = format!(
+            "application/json-patch+json, application/merge-patch+json{strategic}, application/apply-patch+yaml"
+        );
+        return Err(decode::unsupported(&accepted).into());
+    }
+    let options = write_options(&call.query, "PatchOptions", is_apply)?;
+    let bytes = body::read_limited(content).await?;
+    let decoded = if is_apply { decode::applied(&bytes)? } else { decode::patch(&bytes)? };
+    strict(call, options.field_validation, duplicates(&decoded.duplicates))?;
+    let change = match media_type.as_str() {
+        "application/json-patch+json" => Change::JsonPatch(
+            JsonPatch::parse(&decoded.value)
+                .map_err(|error| api::ApiError::bad_request(error.to_string()))?,
+        ),
+        "application/merge-patch+json" => Change::MergePatch(decoded.value),
+        "application/strategic-merge-patch+json" => Change::StrategicPatch(decoded.value),
+        _ => Change::Apply { object: decoded.value, force: options.force == Some(true) },
+    };
+    let written = core.change(call, target, change, &options).await?;
+    core.show(call, target, code_of(written.created), &written.object)
+}
+
+async fn delete(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Result<Response, Failure> {
+    let bytes = body::read_limited(content).await?;
+    let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
+    match core.delete(call, target, &options).await? {
+        Deleted::Pending(object) => core.show(call, target, StatusCode::OK, &object),
+        Deleted::Gone(object) if returns_deleted(target) => core.show(call, target, StatusCode::OK, &object),
+        Deleted::Gone(object) => {
+            let tree = object.tree();
+            let uid = api::object::metadata(&tree, "uid").unwrap_or_default();
+            let mut details = json!({"name": target.name, "kind": target.row.plural, "uid": uid});
+            if !target.row.group().is_empty() {
+                details["group"] = target.row.group().into();
+            }
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,
+            });
+            Ok(respond::value(StatusCode::OK, &status, call.form.encoding))
+        }
+    }
+}
+
+/// The kinds whose deletion answers with the object instead of a `Status`, as upstream's registries have it.
+fn returns_deleted(target: &Target) -> bool {
+    target.row.group().is_empty()
+        && matches!(
+            target.row.plural.as_str(),
+            "pods"
+                | "podtemplates"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "resourcequotas"
+                | "serviceaccounts"
+                | "services"
+        )
+}
+
+async fn delete_collection(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    content: RequestBody,
+) -> Result<Response, Failure> {
+    let bytes = body::read_limited(content).await?;
+    let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
+    let page = core.page(target, &list_options(call, target)?).await?;
+    let mut deleted = Vec::with_capacity(page.objects.len());
+    for object in page.objects {
+        let one = Target {
+            namespace: object.namespace().to_string(),
+            name: object.name().to_string(),
+            ..target.clone()
+        };
+        match core.delete(call, &one, &options).await {
+            Ok(Deleted::Gone(object) | Deleted::Pending(object)) => deleted.push(object),
+            Err(failure) if failure.error.reason == api::Reason::NotFound => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    let presenter = crate::present::Presenter::new(target, call.form, Default::default());
+    Ok(presenter.list(deleted, &page.meta))
+}

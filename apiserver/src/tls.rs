@@ -1,0 +1,117 @@
+//! TLS: the serving certificate, which can be replaced while the server runs, and optional client certificates.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ServerConfig};
+
+use crate::config::Identity;
+
+/// Certificates or keys that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The PEM text holds no certificate or no key, or is broken.
+    #[error("{what} cannot be read: {why}")]
+    Pem {
+        /// Which.
+        what: &'static str,
+        /// The parser's words.
+        why: String,
+    },
+    /// The key does not belong to the certificate, or its type is not supported.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+    /// The client CA cannot be used.
+    #[error("the client CA cannot be used: {0}")]
+    ClientCa(String),
+}
+
+/// The serving certificate of the moment.
+#[derive(Debug)]
+pub(crate) struct ServingCertificate(RwLock<Arc<CertifiedKey>>);
+
+impl ServingCertificate {
+    /// The first one.
+    pub fn new(identity: &Identity) -> Result<Arc<Self>, TlsError> {
+        Ok(Arc::new(Self(RwLock::new(Arc::new(certified(identity)?)))))
+    }
+
+    /// New connections get this one.
+    pub fn replace(&self, identity: &Identity) -> Result<(), TlsError> {
+        *self.0.write() = Arc::new(certified(identity)?);
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certified(identity: &Identity) -> Result<CertifiedKey, TlsError> {
+    let (chain, key) = parse(identity)?;
+    let key = provider().key_provider.load_private_key(key)?;
+    Ok(CertifiedKey::new(chain, key))
+}
+
+fn parse(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = certificates(&identity.certificate_pem, "the certificate")?;
+    let key = <PrivateKeyDer as rustls::pki_types::pem::PemObject>::from_pem_slice(&identity.key_pem)
+        .map_err(|error| TlsError::Pem { what: "the private key", why: error.to_string() })?;
+    Ok((chain, key))
+}
+
+fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> =
+        <CertificateDer as rustls::pki_types::pem::PemObject>::pem_slice_iter(pem).collect();
+    match found {
+        Ok(list) if list.is_empty() => Err(TlsError::Pem { what, why: "no certificate in it".to_string() }),
+        Ok(list) => Ok(list),
+        Err(error) => Err(TlsError::Pem { what, why: error.to_string() }),
+    }
+}
+
+fn roots(pem: &[u8], what: &'static str) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem, what)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// The listener's side: client certificates are optional and checked when they come.
+pub(crate) fn server_config(
+    serving: Arc<ServingCertificate>,
+    client_ca_pem: &[u8],
+) -> Result<ServerConfig, TlsError> {
+    let roots = Arc::new(roots(client_ca_pem, "the client CA")?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| TlsError::ClientCa(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The side that calls the nodes' agents: HTTP/1.1, which upgrades need.
+pub(crate) fn agent_config(identity: &Identity, agent_ca_pem: &[u8]) -> Result<ClientConfig, TlsError> {
+    let (chain, key) = parse(identity)?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(agent_ca_pem, "the agents' CA")?)
+        .with_client_auth_cert(chain, key)?;
+    Ok(config)
+}
