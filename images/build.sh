@@ -11,6 +11,7 @@ out=$(realpath -m "${1:-"$(dirname "$0")/../.cache/images"}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
+apt-cache show nginx-light >/dev/null 2>&1 || apt-get update -qq
 
 say() { printf '  %s\n' "$*"; }
 

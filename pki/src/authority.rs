@@ -192,6 +192,12 @@ pub fn subject_of_request(request_pem: &str) -> Result<Leaf, PkiError> {
     Ok(leaf)
 }
 
+/// The public half of a private key, PEM.
+pub fn public_key_pem(private_key_pem: &str) -> Result<String, PkiError> {
+    let key = KeyPair::from_pem(private_key_pem).map_err(|e| PkiError::malformed("the private key", e))?;
+    Ok(key.public_key_pem())
+}
+
 fn text(value: &DnValue) -> String {
     match value {
         DnValue::Utf8String(text) => text.clone(),

@@ -17,7 +17,9 @@ mod kubeconfig;
 mod pinned;
 mod token;
 
-pub use authority::{Authority, CertificateAndKey, Leaf, Usage, certificate_request, subject_of_request};
+pub use authority::{
+    Authority, CertificateAndKey, Leaf, Usage, certificate_request, public_key_pem, subject_of_request,
+};
 pub use directory::{ClusterPki, NodePki, ServerNames};
 pub use error::PkiError;
 pub use files::write_private;

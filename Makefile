@@ -1,0 +1,43 @@
+# The commands of this project. `make up` and `make test` do all of their own set-up on Debian 12 or Ubuntu with Rust and root.
+
+CARGO_DENY_VERSION := 0.20.2
+export CARGO_TERM_COLOR ?= auto
+
+.PHONY: up down check test bench images
+
+## Build the release binary, start a cluster and show the everyday jobs done
+up: images
+	scripts/prerequisites.sh build
+	cargo build --release --locked
+	scripts/demo.sh target/release/gantry
+
+## Stop the cluster that `make up` started; keeps its data
+down:
+	target/release/gantry down
+
+## Format, lints with warnings denied, licences and bans of dependencies
+check:
+	scripts/prerequisites.sh build
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	command -v cargo-deny >/dev/null || cargo install --locked --quiet cargo-deny
+	cargo deny --locked check bans licenses sources
+
+## Everything that CI runs after `check`: unit tests, then the cluster tests one after the other
+test: images
+	scripts/prerequisites.sh test
+	cargo build --locked
+	cargo test --workspace --exclude tests --locked
+	cargo test -p tests --locked -- --test-threads=1
+
+## Print the figures that docs/benchmarks.md explains
+bench: images
+	scripts/prerequisites.sh test
+	cargo build --release --locked
+	scripts/bench.sh target/release/gantry
+
+## The images of the examples, from Debian's packages
+images: .cache/images/redis-latest.tar
+
+.cache/images/redis-latest.tar: images/build.sh
+	images/build.sh
