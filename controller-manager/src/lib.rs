@@ -6,9 +6,15 @@
 //!
 //! Not yet: horizontal autoscaling, persistent volume binding and attaching, resource quota status.
 
+mod certificates;
 mod common;
 mod deployment;
+mod endpoints;
+mod namespace;
+mod node_ipam;
 mod replicaset;
+mod root_ca;
+mod service_account;
 #[cfg(test)]
 mod testing;
 
@@ -121,6 +127,12 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(|context| replicaset::run::<ReplicaSet>(context, "replicaset-controller"));
     controllers.start(|context| replicaset::run::<ReplicationController>(context, "replication-controller"));
     controllers.start(deployment::run);
+    controllers.start(endpoints::run);
+    controllers.start(service_account::run);
+    controllers.start(root_ca::run);
+    controllers.start(namespace::run);
+    controllers.start(node_ipam::run);
+    controllers.start(certificates::run);
     info!(controllers = controllers.running.len(), "controllers started");
     while controllers.running.join_next().await.is_some() {}
 }

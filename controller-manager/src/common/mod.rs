@@ -6,6 +6,7 @@ pub(crate) mod context;
 pub(crate) mod owners;
 pub(crate) mod pod_control;
 pub(crate) mod pods;
+pub(crate) mod served;
 pub(crate) mod template;
 
 pub(crate) use context::{Context, ReconcileError, Reconciled};

@@ -1,0 +1,390 @@
+//! Approves and signs the certificates of kubelets, signs client certificates that people approved, and clears old requests.
+//!
+//! Approved without asking anybody:
+//! - `kubernetes.io/kube-apiserver-client-kubelet`: for `system:node:<name>` in `system:nodes` without further names, when a
+//!   bootstrap token asks (group `system:bootstrappers`), or the node itself, to renew;
+//! - `kubernetes.io/kubelet-serving`: when the node itself asks, for its own name and for addresses that belong to no other node
+//!   and are no service's.
+//!
+//! Everything else waits for `kubectl certificate approve`. Only requests of the three signers of clients and kubelets are signed.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Outcome, queue};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Api, ResourceExt};
+use pki::{Authority, Leaf, Usage, subject_of_request};
+use serde_json::json;
+use tracing::{error, info};
+
+use crate::common::conditions::until;
+use crate::common::{Context, ReconcileError, Reconciled};
+
+const CLIENT_KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+const SERVING: &str = "kubernetes.io/kubelet-serving";
+const NODES_GROUP: &str = "system:nodes";
+const BOOTSTRAPPERS_GROUP: &str = "system:bootstrappers";
+const NODE_PREFIX: &str = "system:node:";
+const SETTLED_KEPT: SignedDuration = SignedDuration::from_hours(1);
+const PENDING_KEPT: SignedDuration = SignedDuration::from_hours(24);
+const LIFETIME_MIN: Duration = Duration::from_secs(600);
+
+#[derive(Debug, PartialEq)]
+enum Action {
+    Approve(&'static str),
+    Sign(Usage, Duration),
+    Fail(String),
+    Delete,
+    WaitUntil(Timestamp),
+}
+
+/// Runs the controller until shutdown.
+pub(crate) async fn run(context: Context) {
+    let authority = context.config.signing_authority.as_ref().and_then(|pair| {
+        Authority::load(&pair.certificate_pem, &pair.key_pem)
+            .inspect_err(
+                |problem| error!(error = %problem, "cannot sign certificates: the authority does not load"),
+            )
+            .ok()
+    });
+    let requests = context.all::<CertificateSigningRequest>();
+    let nodes = context.all::<Node>();
+    let queue = context.queue("certificates");
+    if !(requests.synced().await && nodes.synced().await) {
+        return;
+    }
+    let enqueue = queue.clone();
+    requests.on_change(move |change| enqueue.add(change.object().name_any()));
+    let shell = Arc::new(Shell { context, authority });
+    queue::run(queue, 1, move |name: String| {
+        let (shell, request, nodes) = (shell.clone(), requests.get("", &name), nodes.list());
+        async move {
+            match request {
+                Some(request) => shell.reconcile(&request, &nodes).await,
+                None => Ok(Outcome::Done),
+            }
+        }
+    })
+    .await;
+}
+
+struct Shell {
+    context: Context,
+    authority: Option<Authority>,
+}
+
+impl Shell {
+    async fn reconcile(&self, request: &CertificateSigningRequest, nodes: &[Arc<Node>]) -> Reconciled {
+        let now = self.context.now();
+        let taken = Taken { nodes, service_range: self.context.config.service_cidr.as_deref() };
+        let action =
+            decide(request, &taken, self.authority.is_some(), self.context.config.certificate_duration, now);
+        let api: Api<CertificateSigningRequest> = self.context.cluster_api();
+        let name = request.name_any();
+        match action {
+            Action::WaitUntil(at) => {
+                return Ok(Outcome::RequeueAfter(until(at, now) + Duration::from_secs(1)));
+            }
+            Action::Delete => {
+                let preconditions =
+                    Preconditions { uid: request.uid(), resource_version: request.resource_version() };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                api.delete(&name, &params).await?;
+            }
+            Action::Approve(message) => {
+                let condition = condition("Approved", "AutoApproved", message, now);
+                write(&api, request, "approval", Some(condition), None).await?;
+                info!(request = %name, user = ?request.spec.username, "approved a certificate request");
+            }
+            Action::Fail(message) => {
+                let condition = condition("Failed", "SignerValidationFailure", &message, now);
+                write(&api, request, "status", Some(condition), None).await?;
+            }
+            Action::Sign(usage, lifetime) => {
+                let Some(authority) = &self.authority else { return Ok(Outcome::Done) };
+                let pem = request_pem(request).unwrap_or_default();
+                let certificate = authority
+                    .sign_request(&pem, &[usage], lifetime, now)
+                    .map_err(|problem| ReconcileError::Unusable(problem.to_string()))?;
+                write(&api, request, "status", None, Some(certificate)).await?;
+                info!(request = %name, signer = %request.spec.signer_name, "signed a certificate");
+            }
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+async fn write(
+    api: &Api<CertificateSigningRequest>,
+    request: &CertificateSigningRequest,
+    subresource: &str,
+    condition: Option<CertificateSigningRequestCondition>,
+    certificate: Option<String>,
+) -> Result<(), kube::Error> {
+    let mut status = request.status.clone().unwrap_or_default();
+    status.conditions.get_or_insert_default().extend(condition);
+    if let Some(pem) = certificate {
+        status.certificate = Some(ByteString(pem.into_bytes()));
+    }
+    let patch = json!({ "metadata": { "resourceVersion": request.resource_version() }, "status": status });
+    let params = PatchParams::default();
+    api.patch_subresource(subresource, &request.name_any(), &params, &Patch::Merge(&patch)).await.map(|_| ())
+}
+
+fn condition(type_: &str, reason: &str, message: &str, now: Timestamp) -> CertificateSigningRequestCondition {
+    CertificateSigningRequestCondition {
+        type_: type_.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_update_time: Some(Time(now)),
+        last_transition_time: Some(Time(now)),
+    }
+}
+
+fn has_condition(request: &CertificateSigningRequest, type_: &str) -> bool {
+    let conditions = request.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == type_)
+}
+
+fn request_pem(request: &CertificateSigningRequest) -> Option<String> {
+    String::from_utf8(request.spec.request.0.clone()).ok()
+}
+
+/// Addresses that a node may not claim as its own.
+struct Taken<'a> {
+    nodes: &'a [Arc<Node>],
+    service_range: Option<&'a str>,
+}
+
+fn decide(
+    request: &CertificateSigningRequest,
+    taken: &Taken<'_>,
+    can_sign: bool,
+    lifetime_max: Duration,
+    now: Timestamp,
+) -> Action {
+    let issued = request.status.as_ref().is_some_and(|status| status.certificate.is_some());
+    let approved = has_condition(request, "Approved");
+    let refused = has_condition(request, "Denied") || has_condition(request, "Failed");
+    let created = request.creation_timestamp().map_or(now, |time| time.0);
+    let kept = if issued || refused { SETTLED_KEPT } else { PENDING_KEPT };
+    if now.duration_since(created) > kept {
+        return Action::Delete;
+    }
+    let wait = Action::WaitUntil(created + kept);
+    if issued || refused {
+        return wait;
+    }
+    let subject = request_pem(request).and_then(|pem| subject_of_request(&pem).ok());
+    if !approved {
+        return match subject.and_then(|subject| recognize(request, &subject, taken)) {
+            Some(message) => Action::Approve(message),
+            None => wait,
+        };
+    }
+    let usage = match request.spec.signer_name.as_str() {
+        CLIENT_KUBELET | CLIENT => Usage::Client,
+        SERVING => Usage::Server,
+        _ => return wait,
+    };
+    if !can_sign {
+        return wait;
+    }
+    match subject {
+        None => Action::Fail("the certificate request does not decode".into()),
+        Some(subject) => match check_for_signer(request, &subject) {
+            Err(problem) => Action::Fail(problem.into()),
+            Ok(()) => Action::Sign(usage, lifetime(request, lifetime_max)),
+        },
+    }
+}
+
+fn lifetime(request: &CertificateSigningRequest, longest: Duration) -> Duration {
+    let asked = request.spec.expiration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    asked.map_or(longest, |seconds| {
+        Duration::from_secs(seconds).clamp(LIFETIME_MIN, longest.max(LIFETIME_MIN))
+    })
+}
+
+/// What a signer demands of every request, whoever approved it.
+fn check_for_signer(request: &CertificateSigningRequest, subject: &Leaf) -> Result<(), &'static str> {
+    let is_node =
+        subject.organization.as_deref() == Some(NODES_GROUP) && subject.common_name.starts_with(NODE_PREFIX);
+    let has_names = !(subject.dns_names.is_empty() && subject.addresses.is_empty());
+    let usages: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
+    let only = |allowed: &str| {
+        usages.contains(&allowed)
+            && usages.iter().all(|usage| [allowed, "digital signature", "key encipherment"].contains(usage))
+    };
+    match request.spec.signer_name.as_str() {
+        CLIENT_KUBELET if !is_node => Err("subject must be system:node:<name> in organization system:nodes"),
+        CLIENT_KUBELET if has_names => Err("alternative names are not allowed"),
+        CLIENT_KUBELET if !only("client auth") => {
+            Err("usages must be client auth, digital signature, key encipherment")
+        }
+        SERVING if !is_node => Err("subject must be system:node:<name> in organization system:nodes"),
+        SERVING if !has_names => Err("at least one DNS name or address is required"),
+        SERVING if !only("server auth") => {
+            Err("usages must be server auth, digital signature, key encipherment")
+        }
+        // Nobody becomes an administrator by an approval that overlooked the organization.
+        CLIENT if subject.organization.as_deref() == Some("system:masters") => {
+            Err("organization system:masters is not allowed")
+        }
+        CLIENT if !usages.contains(&"client auth") => Err("usage client auth is required"),
+        _ => Ok(()),
+    }
+}
+
+/// The reason to approve, if there is one.
+fn recognize(request: &CertificateSigningRequest, subject: &Leaf, taken: &Taken<'_>) -> Option<&'static str> {
+    let signer = request.spec.signer_name.as_str();
+    if !matches!(signer, CLIENT_KUBELET | SERVING) || check_for_signer(request, subject).is_err() {
+        return None;
+    }
+    let in_group = |name: &str| request.spec.groups.iter().flatten().any(|group| group == name);
+    let is_self = request.spec.username.as_deref() == Some(&subject.common_name) && in_group(NODES_GROUP);
+    match signer {
+        CLIENT_KUBELET if is_self => Some("Auto approving self kubelet client certificate."),
+        CLIENT_KUBELET if in_group(BOOTSTRAPPERS_GROUP) => Some("Auto approving kubelet client certificate."),
+        SERVING if is_self && names_are_free(subject, taken) => {
+            Some("Auto approving kubelet serving certificate for the node's own name and addresses.")
+        }
+        _ => None,
+    }
+}
+
+fn names_are_free(subject: &Leaf, taken: &Taken<'_>) -> bool {
+    let name = subject.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
+    let own_name = |dns: &String| dns == name || dns == "localhost" || dns.starts_with(&format!("{name}."));
+    let others: Vec<IpAddr> = taken
+        .nodes
+        .iter()
+        .filter(|node| node.name_any() != name)
+        .flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()))
+        .filter_map(|address| address.address.parse().ok())
+        .collect();
+    let of_a_service =
+        |address: &IpAddr| taken.service_range.is_some_and(|range| range_contains(range, *address));
+    !name.is_empty()
+        && subject.dns_names.iter().all(own_name)
+        && subject.addresses.iter().all(|address| !others.contains(address) && !of_a_service(address))
+}
+
+fn range_contains(range: &str, address: IpAddr) -> bool {
+    let Some((first, prefix)) = range.split_once('/') else { return false };
+    let Ok(prefix) = prefix.parse::<u32>() else { return false };
+    match (first.parse(), address) {
+        (Ok(IpAddr::V4(first)), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(32u32.saturating_sub(prefix)).unwrap_or(0);
+            u32::from(first) & mask == u32::from(address) & mask
+        }
+        (Ok(IpAddr::V6(first)), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(128u32.saturating_sub(prefix)).unwrap_or(0);
+            u128::from(first) & mask == u128::from(address) & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::NodeAddress;
+
+    use super::*;
+    use crate::testing::at;
+
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+    fn request(leaf: &Leaf, signer: &str, user: &str, group: &str) -> CertificateSigningRequest {
+        let pem = pki::certificate_request(leaf, at(0)).unwrap().certificate_pem;
+        let usage = if leaf.usage == Usage::Client { "client auth" } else { "server auth" };
+        let mut request = CertificateSigningRequest::default();
+        request.metadata.creation_timestamp = Some(Time(at(0)));
+        request.spec.request = ByteString(pem.into_bytes());
+        request.spec.signer_name = signer.into();
+        request.spec.username = Some(user.into());
+        request.spec.groups = Some(vec![group.into()]);
+        request.spec.usages = Some(vec!["digital signature".into(), usage.into()]);
+        request
+    }
+
+    fn node_leaf(usage: Usage, address: &str) -> Leaf {
+        let mut leaf = Leaf::client("system:node:n1", Some(NODES_GROUP));
+        leaf.usage = usage;
+        if usage == Usage::Server {
+            leaf.dns_names = vec!["n1".into()];
+            leaf.addresses = vec![address.parse().unwrap()];
+        }
+        leaf
+    }
+
+    fn decide_now(request: &CertificateSigningRequest) -> Action {
+        let mut other = Node::default();
+        other.metadata.name = Some("n2".into());
+        let address = NodeAddress { address: "192.0.2.2".into(), type_: "InternalIP".into() };
+        other.status.get_or_insert_default().addresses = Some(vec![address]);
+        let nodes = [Arc::new(other)];
+        let taken = Taken { nodes: &nodes, service_range: Some("10.96.0.0/16") };
+        decide(request, &taken, true, YEAR, at(10))
+    }
+
+    #[test]
+    fn kubelets_are_approved_when_a_token_or_the_node_itself_asks() {
+        let leaf = node_leaf(Usage::Client, "");
+        let token = request(&leaf, CLIENT_KUBELET, "system:bootstrap:abc", BOOTSTRAPPERS_GROUP);
+        assert!(matches!(decide_now(&token), Action::Approve(_)));
+        let renewal = request(&leaf, CLIENT_KUBELET, "system:node:n1", NODES_GROUP);
+        assert!(matches!(decide_now(&renewal), Action::Approve(_)));
+        let other = request(&leaf, CLIENT_KUBELET, "system:node:n2", NODES_GROUP);
+        assert!(matches!(decide_now(&other), Action::WaitUntil(_)));
+    }
+
+    #[test]
+    fn a_token_cannot_become_an_administrator_or_a_server() {
+        let admin = Leaf::client("admin", Some("system:masters"));
+        let asked = request(&admin, CLIENT_KUBELET, "system:bootstrap:abc", BOOTSTRAPPERS_GROUP);
+        assert!(matches!(decide_now(&asked), Action::WaitUntil(_)));
+        let serving = request(
+            &node_leaf(Usage::Server, "192.0.2.1"),
+            SERVING,
+            "system:bootstrap:abc",
+            BOOTSTRAPPERS_GROUP,
+        );
+        assert!(matches!(decide_now(&serving), Action::WaitUntil(_)));
+    }
+
+    #[test]
+    fn a_node_serves_only_under_its_own_name_and_addresses() {
+        let ask =
+            |address| request(&node_leaf(Usage::Server, address), SERVING, "system:node:n1", NODES_GROUP);
+        assert!(matches!(decide_now(&ask("192.0.2.1")), Action::Approve(_)));
+        assert!(matches!(decide_now(&ask("192.0.2.2")), Action::WaitUntil(_)), "another node's");
+        assert!(matches!(decide_now(&ask("10.96.0.1")), Action::WaitUntil(_)), "a service's");
+        let mut leaf = node_leaf(Usage::Server, "192.0.2.1");
+        leaf.dns_names = vec!["kubernetes.default.svc".into()];
+        let foreign = request(&leaf, SERVING, "system:node:n1", NODES_GROUP);
+        assert!(matches!(decide_now(&foreign), Action::WaitUntil(_)));
+    }
+
+    #[test]
+    fn approved_requests_are_signed_and_old_ones_cleared() {
+        let mut approved = request(&node_leaf(Usage::Client, ""), CLIENT_KUBELET, "u", "g");
+        let condition = condition("Approved", "x", "x", at(0));
+        approved.status.get_or_insert_default().conditions = Some(vec![condition]);
+        approved.spec.expiration_seconds = Some(3600);
+        assert_eq!(decide_now(&approved), Action::Sign(Usage::Client, Duration::from_secs(3600)));
+        let nobody = Taken { nodes: &[], service_range: None };
+        let later = at(25 * 3600);
+        assert_eq!(decide(&approved, &nobody, true, YEAR, later), Action::Delete);
+    }
+}
