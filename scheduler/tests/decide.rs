@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test.
+
 //! Decisions, rule by rule, on clusters written as JSON.
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@
 
 pub mod embedded;
 mod error;
+pub mod etcd;
 mod types;
 
 pub use error::StoreError;

@@ -1,4 +1,5 @@
 //! What every backend must do, as functions over the trait. `store_suite!` makes tests of them for one backend.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

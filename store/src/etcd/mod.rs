@@ -1,0 +1,297 @@
+//! etcd (v3 API, 3.4 or newer) as the store.
+//!
+//! Guarantees beyond [`Store`]'s: reads of the current state are linearizable; a large range is read in pages of one
+//! revision; a write whose answer was lost is never applied twice: its outcome is found out, or reported as unknown.
+//!
+//! Limits of etcd that show: a transaction holds at most 128 writes (`--max-txn-ops`) and 1.5 MiB; a time to live has a
+//! resolution of seconds and may last somewhat longer than asked. Versions before 3.4.31 and 3.5.13 answer progress
+//! requests wrongly; there a watch reports progress only as often as etcd does by itself (every ten minutes).
+//! Created, deleted and created again while an answer is lost: such a creation may be repeated.
+
+mod convert;
+mod leases;
+mod transaction;
+mod watch;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, TlsOptions};
+use tokio::sync::watch as channel;
+
+use self::convert::{KeySpace, failure_of, revision_of, signed, unsigned};
+use self::leases::Leases;
+use crate::{
+    Committed, GetResult, Range, RangeResult, ReadAt, Revision, Store, StoreError, WatchStream, Write,
+};
+
+/// How many entries one request reads.
+const PAGE_ENTRIES: usize = 500;
+
+/// Where etcd is and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct EtcdOptions {
+    /// `http://` or `https://` URLs of the members.
+    pub endpoints: Vec<String>,
+    /// For `https://` endpoints.
+    pub tls: Option<EtcdTls>,
+    /// Put before every key, so that several clusters can share one etcd.
+    pub prefix: String,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long one request may take.
+    pub request_timeout: Duration,
+}
+
+impl EtcdOptions {
+    /// The defaults for these members.
+    pub fn new(endpoints: Vec<String>) -> Self {
+        Self {
+            endpoints,
+            tls: None,
+            prefix: "/gantry".into(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Certificates for talking to etcd, as PEM.
+#[derive(Clone)]
+pub struct EtcdTls {
+    /// Who signs the members' certificates.
+    pub ca: Vec<u8>,
+    /// Our own certificate chain and its key, if etcd asks for one.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl fmt::Debug for EtcdTls {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// A store in etcd. Clones share the connection.
+#[derive(Clone)]
+pub struct EtcdStore {
+    client: Client,
+    keys: KeySpace,
+    leases: Arc<Leases>,
+    request_timeout: Duration,
+    answers_progress_requests: bool,
+    /// The newest revision that a caller has learned of: watches ask etcd to catch up with it.
+    wanted_progress: Arc<channel::Sender<Revision>>,
+}
+
+impl fmt::Debug for EtcdStore {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("EtcdStore").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl EtcdStore {
+    /// Connects, and makes sure that etcd answers.
+    pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
+        let mut connect = ConnectOptions::new()
+            .with_connect_timeout(options.connect_timeout)
+            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        if let Some(tls) = &options.tls {
+            let mut settings = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
+            if let Some((certificate, key)) = &tls.identity {
+                settings = settings.identity(Identity::from_pem(certificate, key));
+            }
+            connect = connect.with_tls(settings);
+        }
+        let setup =
+            |reason: String| StoreError::Setup(format!("etcd at {}: {reason}", options.endpoints.join(",")));
+        let client = Client::connect(&options.endpoints, Some(connect)).await;
+        let client = client.map_err(|error| setup(error.to_string()))?;
+        let status =
+            tokio::time::timeout(options.connect_timeout, client.maintenance_client().status()).await;
+        let status = status
+            .map_err(|_| StoreError::Unavailable(setup("no answer".into()).to_string()))?
+            .map_err(|error| StoreError::Unavailable(setup(error.to_string()).to_string()))?;
+        tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
+        Ok(Self {
+            client,
+            keys: KeySpace::new(&options.prefix),
+            leases: Arc::default(),
+            request_timeout: options.request_timeout,
+            answers_progress_requests: answers_progress_requests(status.version()),
+            wanted_progress: Arc::new(channel::Sender::new(0)),
+        })
+    }
+
+    async fn read(
+        &self,
+        key: Vec<u8>,
+        options: GetOptions,
+        requested: Revision,
+    ) -> Result<etcd_client::GetResponse, StoreError> {
+        let mut client = self.client.kv_client().max_decoding_message_size(usize::MAX);
+        match tokio::time::timeout(self.request_timeout, client.get(key, Some(options))).await {
+            Err(_) => Err(StoreError::Unavailable("etcd did not answer in time".into())),
+            Ok(Err(error)) => match failure_of(&error, requested).of_read() {
+                StoreError::FutureRevision { requested, .. } => {
+                    let current = self.newest_revision().await?;
+                    Err(StoreError::FutureRevision { requested, current })
+                }
+                error => Err(error),
+            },
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    async fn newest_revision(&self) -> Result<Revision, StoreError> {
+        let mut client = self.client.kv_client();
+        let options = GetOptions::new().with_count_only();
+        let read = client.get(self.keys.outer("\0"), Some(options));
+        match tokio::time::timeout(self.request_timeout, read).await {
+            Err(_) => Err(StoreError::Unavailable("etcd did not answer in time".into())),
+            Ok(Err(error)) => Err(failure_of(&error, 0).of_read()),
+            Ok(Ok(response)) => Ok(revision_of(response.header())),
+        }
+    }
+}
+
+/// Whether the server's answers to progress requests can be trusted (etcd issue 15220).
+fn answers_progress_requests(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| {
+        let digits =
+            part.find(|c: char| !c.is_ascii_digit()).map_or(part, |end| part.get(..end).unwrap_or(part));
+        digits.parse::<u32>().unwrap_or(0)
+    });
+    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    match version {
+        (3, 4, patch) => patch >= 31,
+        (3, 5, patch) => patch >= 13,
+        version => version >= (3, 6, 0),
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn commit(&self, transaction: Vec<Write>) -> Result<Committed, StoreError> {
+        if transaction.is_empty() {
+            return Ok(Committed { revision: self.newest_revision().await?, previous: Vec::new() });
+        }
+        let mut keys = HashSet::with_capacity(transaction.len());
+        if let Some(twice) = transaction.iter().find(|write| !keys.insert(&write.key)) {
+            return Err(StoreError::Setup(format!("a transaction writes {} twice", twice.key)));
+        }
+        self.commit_writes(&transaction).await
+    }
+
+    async fn get(&self, key: &str, at: ReadAt) -> Result<GetResult, StoreError> {
+        let (requested, options) = options_at(at);
+        let response = self.read(self.keys.outer(key), options, requested).await?;
+        let revision = if requested == 0 { revision_of(response.header()) } else { requested };
+        let pair = response.0.kvs.into_iter().next();
+        Ok(GetResult { entry: pair.map(|pair| self.keys.entry(pair)).transpose()?, revision })
+    }
+
+    async fn range(&self, range: Range) -> Result<RangeResult, StoreError> {
+        let (first, end) = self.keys.bounds(&range.prefix);
+        let mut start = match &range.after {
+            Some(after) if after.as_str() >= range.prefix.as_str() => just_after(self.keys.outer(after)),
+            _ => first,
+        };
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let (mut revision, _) = options_at(range.at);
+        let mut entries = Vec::new();
+        loop {
+            let page = PAGE_ENTRIES.min(limit - entries.len());
+            let options = GetOptions::new()
+                .with_range(end.clone())
+                .with_revision(signed(revision))
+                .with_limit(i64::try_from(page).unwrap_or(i64::MAX));
+            let response = self.read(start, options, revision).await?;
+            if revision == 0 {
+                // All further pages are of the revision of the first one.
+                revision = revision_of(response.header());
+            }
+            let (more, count) = (response.0.more, response.0.count);
+            let pairs = response.0.kvs;
+            let read = pairs.len();
+            start = just_after(pairs.last().map(|pair| pair.key.clone()).unwrap_or_default());
+            for pair in pairs {
+                entries.push(self.keys.entry(pair)?);
+            }
+            if !more || entries.len() >= limit {
+                let remaining = usize::try_from(unsigned(count)).unwrap_or(usize::MAX).saturating_sub(read);
+                return Ok(RangeResult { entries, remaining, revision });
+            }
+        }
+    }
+
+    async fn watch(&self, prefix: &str, from: Option<Revision>) -> Result<WatchStream, StoreError> {
+        self.follow(prefix, from).await
+    }
+
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        let revision = self.newest_revision().await?;
+        self.wanted_progress.send_if_modified(|wanted| {
+            let newer = revision > *wanted;
+            *wanted = revision.max(*wanted);
+            newer
+        });
+        Ok(revision)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        match self.client.kv_client().compact(signed(revision), None).await {
+            Ok(_) => Ok(()),
+            Err(error) => match failure_of(&error, revision).of_read() {
+                // Somebody was faster; the wish is fulfilled.
+                StoreError::Compacted { .. } => Ok(()),
+                StoreError::FutureRevision { requested, .. } => {
+                    let current = self.newest_revision().await?;
+                    Err(StoreError::FutureRevision { requested, current })
+                }
+                error => Err(error),
+            },
+        }
+    }
+
+    async fn health(&self) -> Result<(), StoreError> {
+        self.newest_revision().await.map(|_| ())
+    }
+}
+
+fn options_at(at: ReadAt) -> (Revision, GetOptions) {
+    match at {
+        ReadAt::Current => (0, GetOptions::new()),
+        ReadAt::Revision(revision) => (revision, GetOptions::new().with_revision(signed(revision))),
+    }
+}
+
+/// The first key that is after this one.
+fn just_after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fixed_versions_are_asked_for_progress() {
+        for (version, expected) in [
+            ("3.4.23", false),
+            ("3.4.31", true),
+            ("3.5.12", false),
+            ("3.5.13", true),
+            ("3.6.0", true),
+            ("3.6.0-rc.1", true),
+            ("", false),
+        ] {
+            assert_eq!(answers_progress_requests(version), expected, "{version}");
+        }
+    }
+}
