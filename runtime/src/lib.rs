@@ -1,1 +1,8 @@
-//! Placeholder: written in the first change of this crate.
+//! The embedded container runtime.
+
+mod cgroup;
+mod files;
+mod image;
+pub mod shim;
+mod sys;
+mod time;
