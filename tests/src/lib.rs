@@ -9,8 +9,10 @@ mod cluster;
 mod command;
 mod lan;
 mod leaks;
+mod registry;
 
-pub use cluster::{Cluster, Node, NodeOptions};
+pub use cluster::{Cluster, Node, NodeOptions, condition};
 pub use command::{Output, Tool, eventually, run};
 pub use lan::{Lan, Machine};
 pub use leaks::LeakCheck;
+pub use registry::{REGISTRY, Registry};
