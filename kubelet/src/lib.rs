@@ -5,24 +5,32 @@
 //! - it never writes a pod's spec, and a pod's object is removed only when nothing of the pod runs any more;
 //! - containers outlive the agent: a new one adopts what it finds by labels, starts nothing twice, and stops what the
 //!   API does not know;
-//! - what to do with a pod is decided by pure functions over a snapshot ([`pod`]); nothing polls while nothing happens.
+//! - what to do with a pod is decided by pure functions over a snapshot; nothing polls while nothing happens, except that
+//!   lists are compared every second with a runtime that does not stream events, and only while there are pods.
+//!
+//! Deliberately absent so far: static pods, CSI, device plugins, CPU and memory managers, in-place resize, swap, user
+//! namespaces, checkpoints.
 
 mod agent;
+mod agent_state;
+mod cgroup;
 mod config;
 mod cri;
+mod endpoints;
 mod error;
+mod http_get;
 mod image;
+mod node;
+mod pod;
+mod probe;
+mod quantity;
+mod references;
+mod run;
+mod tokens;
+mod volume;
 
 pub use agent::ServingCertificate;
 pub use config::{CgroupDriver, Config, Eviction, ImageGc, Reserved, Serving};
 pub use error::Error;
 pub use image::{Archive, ImageLoader, LoadError};
-
-use tokio_util::sync::CancellationToken;
-
-/// Runs the agent until `shutdown` fires. Containers run on.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
-    let _ = (config, client);
-    shutdown.cancelled().await;
-    Ok(())
-}
+pub use run::run;

@@ -1,5 +1,10 @@
 //! Images: pulling by policy, and taking archives.
 
+mod credentials;
+mod pull;
+
+pub use pull::{Present, ensure};
+
 use std::pin::Pin;
 
 use tokio::io::AsyncRead;

@@ -1,0 +1,166 @@
+//! What every part of the agent shares.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use client::{EventRecorder, EventType, Informer, Informers};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::cgroup::Cgroups;
+use crate::config::Config;
+use crate::cri::Cri;
+use crate::node::Machine;
+use crate::pod::{Mailbox, PodExt, ResolvConf};
+use crate::references::References;
+
+/// How many sandboxes and containers are made at once: more only makes each slower.
+const STARTS_AT_ONCE: usize = 8;
+
+/// The agent's parts.
+pub struct Agent {
+    /// Its settings.
+    pub config: Config,
+    /// The API.
+    pub client: kube::Client,
+    /// The runtime.
+    pub cri: Cri,
+    /// What the runtime calls itself, as in container ids.
+    pub runtime_name: String,
+    /// Its version.
+    pub runtime_version: String,
+    /// Watches.
+    pub informers: Informers,
+    /// All services, for environment variables.
+    pub services: Informer<Service>,
+    /// Config maps and secrets.
+    pub references: References,
+    /// Where happenings are told.
+    pub events: EventRecorder,
+    /// The node's cgroups.
+    pub cgroups: Cgroups,
+    /// What the machine has.
+    pub machine: Machine,
+    /// The node's resolvers.
+    pub resolv_conf: ResolvConf,
+    /// Limits how much is started at once.
+    pub starts: Semaphore,
+    /// The pods' workers, by UID.
+    pub pods: Mutex<HashMap<String, Arc<Mailbox>>>,
+    /// Tells that the set of pods changed.
+    pub pods_changed: Arc<tokio::sync::Notify>,
+    /// How many pods there are.
+    pub pod_count: Arc<std::sync::atomic::AtomicUsize>,
+    /// Tells the node's status that it should look again.
+    pub node_changed: tokio::sync::Notify,
+    pressure: Mutex<Pressure>,
+    api_port: AtomicU16,
+}
+
+/// What the node is short of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Memory.
+    pub memory: bool,
+    /// Disk.
+    pub disk: bool,
+    /// Processes.
+    pub pids: bool,
+}
+
+impl Agent {
+    /// Puts the parts together.
+    pub fn new(
+        config: Config,
+        client: kube::Client,
+        cri: Cri,
+        runtime: (String, String),
+        cgroups: Cgroups,
+        shutdown: &tokio_util::sync::CancellationToken,
+    ) -> Self {
+        let informers = Informers::new(client.clone(), shutdown.clone());
+        let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name), shutdown.clone());
+        Self {
+            services: informers.get(client::Scope::all()),
+            references: References::new(informers.clone()),
+            informers,
+            events,
+            machine: Machine::look(),
+            resolv_conf: ResolvConf::of_node(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            pods: Mutex::default(),
+            pods_changed: Arc::default(),
+            pod_count: Arc::default(),
+            node_changed: tokio::sync::Notify::new(),
+            pressure: Mutex::default(),
+            api_port: AtomicU16::new(config.serving.address.port()),
+            runtime_name: runtime.0,
+            runtime_version: runtime.1,
+            config,
+            client,
+            cri,
+            cgroups,
+        }
+    }
+
+    /// The node's address.
+    pub fn node_ip(&self) -> IpAddr {
+        self.config.node_ip
+    }
+
+    /// Tells what happened to a pod, or to one of its containers.
+    pub fn tell(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let field = |list: &str, name: &str| format!("spec.{list}{{{name}}}");
+        let is_init = |name: &str| pod.init_containers().iter().any(|c| c.name == name);
+        let field_path =
+            container.map(|name| field(if is_init(name) { "initContainers" } else { "containers" }, name));
+        let about = ObjectReference {
+            api_version: Some("v1".to_string()),
+            kind: Some("Pod".to_string()),
+            name: pod.metadata.name.clone(),
+            namespace: pod.metadata.namespace.clone(),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path,
+        };
+        self.events.record_about(about, kind, reason, message);
+    }
+
+    /// What the node is short of.
+    pub fn pressure(&self) -> Pressure {
+        *self.pressure.lock()
+    }
+
+    /// The node is short of this now.
+    pub fn set_pressure(&self, pressure: Pressure) {
+        let before = std::mem::replace(&mut *self.pressure.lock(), pressure);
+        if before != pressure {
+            self.node_changed.notify_one();
+        }
+    }
+
+    /// The port that the agent API listens on.
+    pub fn api_port(&self) -> u16 {
+        self.api_port.load(Ordering::Relaxed)
+    }
+
+    /// The agent API listens on this port.
+    pub fn set_api_port(&self, port: u16) {
+        self.api_port.store(port, Ordering::Relaxed);
+    }
+
+    /// The pods that the agent has.
+    pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.pods.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,361 @@
+//! A pod's worker: the thin shell around the decisions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::EventType;
+use jiff::{SignedDuration, Timestamp};
+use k8s_cri::v1::PodSandboxConfig;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+
+use super::admission;
+use super::config;
+use super::decide::{Action, KillCause, decide};
+use super::fields::Surroundings;
+use super::mailbox::Mailbox;
+use super::memory::Memory;
+use super::spec::PodExt;
+use super::status::{self, Verdict, View};
+use super::writer::StatusWriter;
+use crate::agent_state::Agent;
+use crate::cri::{CriError, PodRuntime};
+use crate::probe::{ProbeKind, Probes};
+use crate::references::Reference;
+use crate::tokens::Tokens;
+use crate::volume::PodVolumes;
+
+/// After an error of the runtime, the worker looks again.
+const RETRY: Duration = Duration::from_secs(1);
+/// A pod is looked at this often although nothing happened, in case something was missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(90);
+
+/// What a worker does next.
+pub(super) enum Next {
+    /// Look again at once.
+    Again,
+    /// Sleep until woken, or until then.
+    Sleep(Option<Timestamp>),
+    /// The pod is to end.
+    End(Option<Verdict>),
+    /// The worker's work is done.
+    Done,
+}
+
+/// A pod's worker.
+pub(super) struct Worker {
+    pub agent: Arc<Agent>,
+    /// The object, with the status as the worker last made it.
+    pub pod: Arc<Pod>,
+    pub mailbox: Arc<Mailbox>,
+    pub runtime: PodRuntime,
+    pub memory: Memory,
+    pub probes: Probes,
+    pub volumes: PodVolumes,
+    pub tokens: Tokens,
+    pub references: Vec<Arc<Reference>>,
+    pub writer: StatusWriter,
+    pub gone: bool,
+    pub verdict: Option<Verdict>,
+    admitted: bool,
+    cgroup_made: bool,
+}
+
+impl Worker {
+    pub fn new(agent: Arc<Agent>, pod: Arc<Pod>, mailbox: Arc<Mailbox>) -> Self {
+        let writer = StatusWriter::new(&agent.client, &pod);
+        Self {
+            agent,
+            pod,
+            mailbox,
+            runtime: PodRuntime::default(),
+            memory: Memory::default(),
+            probes: Probes::default(),
+            volumes: PodVolumes::default(),
+            tokens: Tokens::default(),
+            references: Vec::new(),
+            writer,
+            gone: false,
+            verdict: None,
+            admitted: false,
+            cgroup_made: false,
+        }
+    }
+
+    /// Works until nothing of the pod is left, here and in the API.
+    pub async fn run(mut self) {
+        loop {
+            self.read_news();
+            let next = if self.is_to_end() { Next::End(None) } else { self.sync().await };
+            match next {
+                Next::Again => {}
+                Next::Sleep(until) => self.sleep(until).await,
+                Next::End(verdict) => {
+                    self.verdict = self.verdict.take().or(verdict);
+                    self.terminate().await;
+                    break;
+                }
+                Next::Done => break,
+            }
+        }
+        let uid = self.pod.uid();
+        self.references.iter().for_each(|reference| reference.forget(uid));
+    }
+
+    fn is_to_end(&self) -> bool {
+        self.gone || self.verdict.is_some() || self.pod.is_deleted() || self.pod.is_over()
+    }
+
+    pub fn read_news(&mut self) {
+        let news = self.mailbox.take();
+        self.gone |= news.gone;
+        if let Some(verdict) = news.verdict {
+            self.verdict.get_or_insert(verdict);
+        }
+        if news.references_changed {
+            self.memory.forget_config_failures();
+        }
+        for report in news.reports {
+            let state = self.memory.probes.entry(report.container_id).or_default();
+            match report.kind {
+                ProbeKind::Startup => state.startup = Some(report.good),
+                ProbeKind::Readiness => state.readiness = Some(report.good),
+                ProbeKind::Liveness => state.liveness_failed = !report.good,
+            }
+        }
+        if let Some(pod) = news.pod {
+            self.writer.seen(&pod);
+            self.pod = Arc::new(with_own_status(&pod, self.pod.status.as_ref()));
+        }
+    }
+
+    async fn sleep(&self, until: Option<Timestamp>) {
+        let most = Timestamp::now().saturating_add(SignedDuration::try_from(LOOK_AGAIN).unwrap_or_default());
+        let until = until.unwrap_or(Timestamp::MAX).min(most.unwrap_or(Timestamp::MAX));
+        let until = self.tokens.renew_at().map_or(until, |renew| renew.min(until));
+        let pause = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.mailbox.notified() => {}
+        }
+    }
+
+    /// One round while the pod should run: look, decide, tell, take a step.
+    async fn sync(&mut self) -> Next {
+        if let Err(error) = self.look().await {
+            tracing::warn!(pod = self.pod.title(), %error, "the runtime does not tell about a pod");
+            tokio::time::sleep(RETRY).await;
+            return Next::Again;
+        }
+        let now = Timestamp::now();
+        if !self.admitted {
+            if self.runtime.is_empty()
+                && let Err(verdict) = admission::admit(&self.agent, &self.pod)
+            {
+                let message = verdict.message.clone();
+                self.agent.tell(&self.pod, None, EventType::Warning, &verdict.reason, message);
+                return Next::End(Some(verdict));
+            }
+            self.admitted = true;
+        }
+        if self.pod.deadline().is_some_and(|deadline| deadline <= now) {
+            let message = "Pod was active on the node longer than the specified deadline".to_string();
+            let reason = "DeadlineExceeded".to_string();
+            self.agent.tell(&self.pod, None, EventType::Normal, &reason, message.clone());
+            return Next::End(Some(Verdict { reason, message, disruption: false, rejected: false }));
+        }
+        self.probes.fit(&self.agent, &self.pod, &self.runtime, &mut self.memory, &self.mailbox, false);
+        for name in self.memory.age_pulls(now) {
+            let image = self.pod.all_containers().find(|c| c.name == name).and_then(|c| c.image.clone());
+            let message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
+            self.agent.tell(&self.pod, Some(&name), EventType::Normal, "BackOff", message);
+        }
+        let decision = decide(&self.pod, &self.runtime, &self.memory, now);
+        self.tell_status(false);
+        if decision.over {
+            return Next::End(None);
+        }
+        if !self.volumes.mounted.is_empty() {
+            self.refresh_volumes().await;
+        }
+        let mut acted = false;
+        for action in decision.actions {
+            acted |= self.act(action).await;
+            if self.mailbox.grace_s().is_some() {
+                return Next::Again;
+            }
+        }
+        if acted { Next::Again } else { Next::Sleep(decision.wake_at) }
+    }
+
+    /// Looks at what the runtime has of the pod.
+    pub async fn look(&mut self) -> Result<(), CriError> {
+        self.runtime = PodRuntime::observe(&self.agent.cri, self.pod.uid(), &self.runtime).await?;
+        let runtime = &self.runtime;
+        self.memory.retain_containers(|id| runtime.containers.iter().any(|c| c.id == id));
+        Ok(())
+    }
+
+    /// Makes the pod's status from what is known now, and hands it to the writer.
+    pub fn tell_status(&mut self, ending: bool) -> PodStatus {
+        let status = status::build(&View {
+            pod: &self.pod,
+            runtime: &self.runtime,
+            memory: &self.memory,
+            node_ip: self.agent.node_ip(),
+            runtime_name: &self.agent.runtime_name,
+            ending,
+            verdict: self.verdict.as_ref(),
+            now: Timestamp::now(),
+        });
+        if self.pod.status.as_ref() != Some(&status) {
+            Arc::make_mut(&mut self.pod).status = Some(status.clone());
+            self.mailbox.set_latest(self.pod.clone());
+        }
+        self.writer.set(&status);
+        status
+    }
+
+    /// Takes one step. True when the pod should be looked at again for it.
+    async fn act(&mut self, action: Action) -> bool {
+        match action {
+            Action::CreateSandbox { attempt } => self.create_sandbox(attempt).await,
+            Action::StartContainer { name, restart_count } => {
+                self.start_container(&name, restart_count).await
+            }
+            Action::KillContainer { id, name, message, cause } => {
+                self.agent.tell(&self.pod, Some(&name), EventType::Normal, "Killing", message);
+                let grace_s = self.kill_grace_s(&name, cause);
+                self.stop_one(&id, &name, grace_s).await;
+                true
+            }
+            Action::StopSandbox { id } => {
+                let message = "Pod sandbox changed, it will be killed and re-created.";
+                self.agent.tell(&self.pod, None, EventType::Normal, "SandboxChanged", message);
+                self.done("stopping a sandbox", self.agent.cri.stop_sandbox(&id).await)
+            }
+            Action::RemoveContainer { id } => {
+                self.done("removing a container", self.agent.cri.remove_container(&id).await)
+            }
+            Action::RemoveSandbox { id } => {
+                self.done("removing a sandbox", self.agent.cri.remove_sandbox(&id).await)
+            }
+        }
+    }
+
+    /// Logs what failed; the next round decides anew. Leftovers are tried again when the pod is looked at for other reasons.
+    fn done(&self, what: &str, result: Result<(), CriError>) -> bool {
+        if let Err(error) = &result {
+            tracing::warn!(pod = self.pod.title(), %error, "{what} failed");
+        }
+        result.is_ok()
+    }
+
+    fn kill_grace_s(&self, name: &str, cause: KillCause) -> i64 {
+        let container = self.pod.all_containers().find(|c| c.name == name);
+        let probe = container.and_then(|container| match cause {
+            KillCause::Liveness => container.liveness_probe.as_ref(),
+            KillCause::Startup => container.startup_probe.as_ref(),
+            KillCause::Spec => None,
+        });
+        let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
+        own.or(self.pod.spec().termination_grace_period_seconds).unwrap_or(30)
+    }
+
+    async fn create_sandbox(&mut self, attempt: u32) -> bool {
+        if !self.prepare().await {
+            return true;
+        }
+        if !self.cgroup_made {
+            let limits = super::resources::of_pod(&self.pod);
+            match self.agent.cgroups.create(&self.pod, &limits) {
+                Ok(()) => self.cgroup_made = true,
+                Err(error) => {
+                    tracing::warn!(pod = self.pod.title(), %error, "the pod's cgroup cannot be made");
+                }
+            }
+        }
+        let handler = match self.runtime_handler().await {
+            Ok(handler) => handler,
+            Err(error) => return self.sandbox_failed(&error),
+        };
+        let permit = self.agent.starts.acquire().await;
+        let made = self.agent.cri.run_sandbox(self.sandbox_config(attempt), handler).await;
+        drop(permit);
+        match made {
+            Ok(_) => {
+                self.memory.sandbox_failure = None;
+                true
+            }
+            Err(error) => self.sandbox_failed(&error.to_string()),
+        }
+    }
+
+    fn sandbox_failed(&mut self, error: &str) -> bool {
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.agent.tell(&self.pod, None, EventType::Warning, "FailedCreatePodSandBox", message);
+        self.memory.note_sandbox_failure(Timestamp::now());
+        true
+    }
+
+    /// The runtime's name for the pod's runtime class.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let Some(class) = self.pod.spec().runtime_class_name.as_ref().filter(|class| !class.is_empty())
+        else {
+            return Ok(String::new());
+        };
+        let api = kube::Api::<k8s_openapi::api::node::v1::RuntimeClass>::all(self.agent.client.clone());
+        let found = api.get_opt(class).await.map_err(|error| error.to_string())?;
+        found
+            .map(|class| class.handler)
+            .ok_or_else(|| format!("runtimeclass.node.k8s.io \"{class}\" not found"))
+    }
+
+    pub fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
+        let parent = self.agent.cgroups.parent(&self.pod);
+        config::sandbox(&self.agent.config, &self.pod, attempt, parent, &self.agent.resolv_conf)
+    }
+
+    /// What the pod may learn of itself.
+    pub fn surroundings(&self) -> Surroundings {
+        let sandbox = self.runtime.sandboxes.first();
+        let pod_ips = match sandbox {
+            Some(_) if self.pod.host_network() => vec![self.agent.node_ip().to_string()],
+            Some(sandbox) => sandbox.ips.clone(),
+            None => Vec::new(),
+        };
+        let allocatable = self.agent.machine.allocatable(&self.agent.config);
+        Surroundings {
+            host_ip: self.agent.node_ip().to_string(),
+            pod_ips,
+            node_cpu_millis: allocatable.cpu_millis,
+            node_memory_bytes: allocatable.memory_bytes,
+        }
+    }
+}
+
+/// A newer version of the object with the status that the worker made: the API's may be older. Conditions of others are
+/// the API's.
+fn with_own_status(pod: &Pod, own: Option<&PodStatus>) -> Pod {
+    let mut merged = pod.clone();
+    let Some(own) = own else { return merged };
+    let mut status = own.clone();
+    let theirs = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let is_ours = |kind: &str| {
+        matches!(
+            kind,
+            "Ready" | "ContainersReady" | "Initialized" | "PodReadyToStartContainers" | "PodScheduled"
+        )
+    };
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|c| {
+        is_ours(&c.type_) || theirs.iter().any(|t| t.type_ == c.type_) || c.type_ == "DisruptionTarget"
+    });
+    for foreign in theirs.into_iter().filter(|c| !is_ours(&c.type_)) {
+        match conditions.iter_mut().find(|c| c.type_ == foreign.type_) {
+            Some(known) => *known = foreign,
+            None => conditions.push(foreign),
+        }
+    }
+    merged.status = Some(status);
+    merged
+}
