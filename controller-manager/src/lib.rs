@@ -10,8 +10,11 @@ mod certificates;
 mod common;
 mod deployment;
 mod endpoints;
+mod garbage_collector;
 mod namespace;
 mod node_ipam;
+mod node_lifecycle;
+mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
@@ -133,6 +136,9 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(namespace::run);
     controllers.start(node_ipam::run);
     controllers.start(certificates::run);
+    controllers.start(node_lifecycle::run);
+    controllers.start(pod_gc::run);
+    controllers.start(garbage_collector::run);
     info!(controllers = controllers.running.len(), "controllers started");
     while controllers.running.join_next().await.is_some() {}
 }

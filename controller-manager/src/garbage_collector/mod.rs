@@ -1,0 +1,330 @@
+//! Deletes objects whose owners are all gone, over every kind that the server has, kinds defined by users included.
+//!
+//! The graph of owner references comes from metadata-only watches and may be stale; nothing is deleted on its word: the object
+//! and its owners are read from the server first, and the deletion carries the UID and version that were read. Background,
+//! foreground (with `blockOwnerDeletion`) and orphaning deletions are finished here; the server begins them with finalizers.
+//! Events are not watched: they own nothing and expire by themselves.
+
+mod decide;
+mod graph;
+mod kinds;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use client::{Change, ErrorExt, Outcome, Queue, Scope, queue};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use parking_lot::Mutex;
+use serde_json::json;
+use tracing::{debug, info, warn};
+
+use crate::common::served::deletable;
+use crate::common::{Context, ReconcileError, Reconciled};
+use decide::{Decision, OwnerState};
+use graph::{FOREGROUND, Graph, Node, ORPHAN, Work};
+use kinds::{Kinds, OwnedMeta};
+
+const WORKERS: usize = 8;
+
+/// Runs the controller until shutdown.
+pub(crate) async fn run(context: Context) {
+    let check = context.queue::<String>("garbage-collector");
+    let orphan = context.queue::<String>("garbage-collector-orphan");
+    let refresh = context.queue::<()>("garbage-collector-kinds");
+    let collector = Arc::new(Collector {
+        context: context.clone(),
+        graph: Mutex::default(),
+        kinds: Kinds::default(),
+        check: check.clone(),
+        orphan: orphan.clone(),
+    });
+    // A definition that comes or goes changes what there is to watch; its status says when it is served.
+    let definitions = context
+        .informers
+        .get_with::<PartialObjectMeta<CustomResourceDefinition>>(&Default::default(), Scope::all());
+    let enqueue = refresh.clone();
+    definitions.on_change(move |_| enqueue.add_after((), std::time::Duration::from_millis(300)));
+    refresh.add(());
+    let (for_check, for_orphan, for_refresh) = (collector.clone(), collector.clone(), collector.clone());
+    tokio::join!(
+        queue::run(refresh, 1, move |()| {
+            let collector = for_refresh.clone();
+            async move { collector.refresh().await }
+        }),
+        queue::run(check, WORKERS, move |uid| {
+            let collector = for_check.clone();
+            async move { collector.check_one(&uid).await }
+        }),
+        queue::run(orphan, WORKERS, move |uid| {
+            let collector = for_orphan.clone();
+            async move { collector.orphan_one(&uid).await }
+        }),
+    );
+    drop(definitions);
+}
+
+struct Collector {
+    context: Context,
+    graph: Mutex<Graph>,
+    kinds: Kinds,
+    check: Queue<String>,
+    orphan: Queue<String>,
+}
+
+impl Collector {
+    fn enqueue(&self, work: Work) {
+        if !self.kinds.ready() {
+            // The first complete look at the graph follows when every watch has its first list.
+            return;
+        }
+        for uid in work.check {
+            self.check.add(uid);
+        }
+        for uid in work.orphan {
+            self.orphan.add(uid);
+        }
+    }
+
+    /// Watches what the server has now, and stops watching what it no longer has.
+    async fn refresh(self: &Arc<Self>) -> Reconciled {
+        let mut served = deletable(&self.context.client).await?;
+        served.retain(|kind| kind.can("watch") && kind.resource.kind != "Event");
+        let (added, removed) = self.kinds.replace(served);
+        for kind in removed {
+            info!(kind = %kind.resource.kind, group = %kind.resource.group, "no longer collecting a kind");
+            let gone = self.graph.lock().of_kind(&kind.resource.group, &kind.resource.kind);
+            for uid in gone {
+                let work = self.graph.lock().remove(&uid);
+                self.enqueue(work);
+            }
+        }
+        for kind in added {
+            let informer = self.context.informers.get_with::<OwnedMeta>(&kind.resource, Scope::all());
+            let (weak, resource) = (Arc::downgrade(self), kind.resource.clone());
+            informer.on_change(move |change| {
+                if let Some(collector) = weak.upgrade() {
+                    collector.changed(&resource.group, &resource.kind, change);
+                }
+            });
+            self.kinds.watching(&kind.resource, informer);
+        }
+        if !self.kinds.ready() {
+            self.kinds.wait_until_synced().await;
+            self.kinds.set_ready();
+            let graph = self.graph.lock();
+            let work = Work { check: graph.with_unknown_owners(), orphan: graph.orphaning() };
+            drop(graph);
+            debug!(kinds = self.kinds.len(), to_check = work.check.len(), "owner graph is complete");
+            self.enqueue(work);
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn changed(&self, group: &str, kind: &str, change: &Change<OwnedMeta>) {
+        let meta = &change.object().metadata;
+        let Some(uid) = meta.uid.as_deref() else { return };
+        let work = match change {
+            Change::Deleted(_) => self.graph.lock().remove(uid),
+            Change::Added(_) => self.graph.lock().upsert(uid, Node::new(group, kind, meta)),
+            Change::Modified { old, .. } => {
+                let mut graph = self.graph.lock();
+                if let Some(before) = old.metadata.uid.as_deref().filter(|before| *before != uid) {
+                    let work = graph.remove(before);
+                    let more = graph.upsert(uid, Node::new(group, kind, meta));
+                    drop(graph);
+                    self.enqueue(work);
+                    more
+                } else {
+                    graph.upsert(uid, Node::new(group, kind, meta))
+                }
+            }
+        };
+        self.enqueue(work);
+    }
+
+    fn api(&self, group: &str, kind: &str, namespace: &str) -> Option<Api<DynamicObject>> {
+        let served = self.kinds.find(group, kind)?;
+        let client = self.context.client.clone();
+        Some(if served.namespaced {
+            Api::namespaced_with(client, namespace, &served.resource)
+        } else {
+            Api::all_with(client, &served.resource)
+        })
+    }
+
+    async fn check_one(&self, uid: &str) -> Reconciled {
+        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(Outcome::Done) };
+        if node.deleting && !node.foreground {
+            return Ok(Outcome::Done);
+        }
+        let Some(api) = self.api(&node.group, &node.kind, &node.namespace) else { return Ok(Outcome::Done) };
+        let Some(live) =
+            api.get_metadata_opt(&node.name).await?.filter(|live| live.metadata.uid.as_deref() == Some(uid))
+        else {
+            // It has gone; the watch will say so.
+            return Ok(Outcome::Done);
+        };
+        if node.foreground {
+            return self.finish_foreground(uid, &node, &api, &live.metadata).await;
+        }
+        let mut owners = Vec::new();
+        let mut known: HashMap<String, OwnerState> = HashMap::new();
+        for owner in live.metadata.owner_references.iter().flatten() {
+            let state = match known.get(&owner.uid) {
+                Some(state) => *state,
+                None => self.owner_state(owner, &node.namespace).await?,
+            };
+            known.insert(owner.uid.clone(), state);
+            owners.push((owner.clone(), state));
+        }
+        let has_dependents = !self.graph.lock().dependents(uid).is_empty();
+        match decide::decide(&live.metadata, &owners, has_dependents) {
+            Decision::Keep => {}
+            Decision::DropOwners(lost) => drop_owners(&api, &live.metadata, &lost).await?,
+            Decision::Delete(policy) => {
+                debug!(kind = %node.kind, namespace = %node.namespace, name = %node.name, ?policy, "collecting");
+                let preconditions = Preconditions {
+                    uid: Some(uid.into()),
+                    resource_version: live.metadata.resource_version.clone(),
+                };
+                let params = DeleteParams {
+                    preconditions: Some(preconditions),
+                    propagation_policy: Some(policy.into()),
+                    ..DeleteParams::default()
+                };
+                ignore_not_found(api.delete(&node.name, &params).await.map(|_| ()))?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Asks the server about an owner. A kind that the server does not have is waited for, not taken for absent.
+    async fn owner_state(
+        &self,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<OwnerState, ReconcileError> {
+        let group = owner.api_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let Some(api) = self.api(group, &owner.kind, namespace) else {
+            return Err(ReconcileError::Unusable(format!(
+                "owner of unknown kind {} {}",
+                owner.api_version, owner.kind
+            )));
+        };
+        let live = match api.get_metadata_opt(&owner.name).await? {
+            Some(live) if live.metadata.uid.as_deref() == Some(owner.uid.as_str()) => live.metadata,
+            _ => return Ok(OwnerState::Absent),
+        };
+        let waits = live.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND);
+        Ok(if live.deletion_timestamp.is_some() && waits { OwnerState::Waiting } else { OwnerState::Solid })
+    }
+
+    /// An object deleted in the foreground goes when no dependent blocks it any longer.
+    async fn finish_foreground(
+        &self,
+        uid: &str,
+        node: &Node,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+    ) -> Reconciled {
+        let dependents = self.graph.lock().dependents(uid);
+        let blocking: Vec<_> = dependents
+            .iter()
+            .filter(|(_, dependent)| {
+                let references = dependent.owners.iter();
+                references
+                    .filter(|owner| owner.uid == uid)
+                    .any(|owner| owner.block_owner_deletion == Some(true))
+            })
+            .collect();
+        if blocking.is_empty() {
+            remove_finalizer(api, &node.name, live, FOREGROUND).await?;
+            return Ok(Outcome::Done);
+        }
+        for (dependent_uid, dependent) in blocking {
+            if !dependent.deleting {
+                self.check.add(dependent_uid.clone());
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Releases every dependent of an object that is deleted with orphaning, then lets the object go.
+    async fn orphan_one(&self, uid: &str) -> Reconciled {
+        let (node, dependents) = {
+            let graph = self.graph.lock();
+            let Some(node) = graph.get(uid).filter(|node| node.orphaning).cloned() else {
+                return Ok(Outcome::Done);
+            };
+            (node, graph.dependents(uid))
+        };
+        for (dependent_uid, dependent) in dependents {
+            let Some(api) = self.api(&dependent.group, &dependent.kind, &dependent.namespace) else {
+                continue;
+            };
+            let Some(live) = api.get_metadata_opt(&dependent.name).await? else { continue };
+            if live.metadata.uid.as_deref() == Some(dependent_uid.as_str()) {
+                drop_owners(&api, &live.metadata, &[uid.to_string()]).await?;
+            }
+        }
+        let Some(api) = self.api(&node.group, &node.kind, &node.namespace) else { return Ok(Outcome::Done) };
+        if let Some(live) = api.get_metadata_opt(&node.name).await?
+            && live.metadata.uid.as_deref() == Some(uid)
+        {
+            remove_finalizer(&api, &node.name, &live.metadata, ORPHAN).await?;
+        }
+        Ok(Outcome::Done)
+    }
+}
+
+/// Removes references to the given owners.
+async fn drop_owners(
+    api: &Api<DynamicObject>,
+    meta: &ObjectMeta,
+    lost: &[String],
+) -> Result<(), kube::Error> {
+    let kept: Vec<_> =
+        meta.owner_references.iter().flatten().filter(|owner| !lost.contains(&owner.uid)).collect();
+    let patch = json!({ "metadata": {
+        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": kept,
+    }});
+    let name = meta.name.as_deref().unwrap_or_default();
+    ignore_not_found(
+        api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
+    )
+}
+
+async fn remove_finalizer(
+    api: &Api<DynamicObject>,
+    name: &str,
+    meta: &ObjectMeta,
+    finalizer: &str,
+) -> Result<(), kube::Error> {
+    let finalizers: Vec<_> = meta.finalizers.iter().flatten().filter(|known| *known != finalizer).collect();
+    if finalizers.len() == meta.finalizers.as_ref().map_or(0, Vec::len) {
+        return Ok(());
+    }
+    let patch = json!({ "metadata": {
+        "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
+    }});
+    ignore_not_found(
+        api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
+    )
+}
+
+fn ignore_not_found(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => {
+            if !error.is_conflict() {
+                warn!(%error, "garbage collection was refused");
+            }
+            Err(error)
+        }
+        Ok(()) => Ok(()),
+    }
+}
