@@ -203,11 +203,14 @@ async fn a_flipped_byte_anywhere_fails_the_start_with_file_and_offset() {
 #[tokio::test]
 async fn a_damaged_snapshot_or_a_missing_segment_fails_the_start() {
     let dir = TempDir::new().unwrap();
-    let store = EmbeddedStore::open(busy_options(dir.path())).unwrap();
-    for n in 0..1000 {
-        store.commit(vec![put(&format!("/k/{}", n % 300), "v".repeat(1000))]).await.unwrap();
+    // First so that a snapshot is taken, then so that segments stay.
+    let keep = EmbeddedOptions { compact_bytes: 1 << 30, ..busy_options(dir.path()) };
+    for options in [busy_options(dir.path()), keep] {
+        let store = EmbeddedStore::open(options).unwrap();
+        for n in 0..400 {
+            store.commit(vec![put(&format!("/k/{}", n % 40), "v".repeat(1000))]).await.unwrap();
+        }
     }
-    drop(store);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
     files.sort();
