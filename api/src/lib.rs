@@ -9,6 +9,7 @@ pub mod intstr;
 pub mod meta;
 pub mod names;
 pub mod object;
+pub mod openapi;
 pub mod quantity;
 pub mod row;
 pub mod schemas;
