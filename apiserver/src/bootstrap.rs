@@ -148,6 +148,10 @@ fn kubernetes_endpoints(config: &Config) -> Value {
 }
 
 fn subsets(config: &Config) -> Value {
+    // Nobody but this machine could follow a loopback address: such a server is there for itself alone.
+    if config.advertise_address.is_loopback() {
+        return json!([]);
+    }
     json!([{
         "addresses": [{"ip": config.advertise_address.to_string()}],
         "ports": [{"name": "https", "port": config.bind_address.port(), "protocol": "TCP"}],
@@ -170,6 +174,9 @@ fn kubernetes_slice(config: &Config) -> Value {
 }
 
 fn slice_contents(config: &Config) -> [(&'static str, Value); 2] {
+    if config.advertise_address.is_loopback() {
+        return [("endpoints", json!([])), ("ports", json!([]))];
+    }
     [
         (
             "endpoints",

@@ -17,6 +17,7 @@ pub mod authz;
 mod bootstrap;
 mod cache;
 pub mod config;
+mod custom;
 mod discovery;
 mod http;
 mod interim;

@@ -36,7 +36,7 @@ pub(crate) async fn answer(core: &Arc<Core>, request: &Parts, query: &Query) -> 
         )),
         "" => Ok(respond::value(StatusCode::OK, &paths(core), Encoding::Json)),
         _ if health::is_health(path) => health::answer(core, path, query).await,
-        _ if path.starts_with("/openapi/") => core.openapi.answer(core, request, path, query),
+        _ if path.starts_with("/openapi/") => OpenApi::answer(core, request, path, query).await,
         _ if path == "/api" || path == "/apis" || path.starts_with("/api/") || path.starts_with("/apis/") => {
             discover(core, request, query, path)
         }

@@ -155,8 +155,6 @@ impl Core {
         let change = Change::Create(Value::Null);
         own_fields(call, target, endpoint, &change, &options, None, &mut object);
         let allocations = self.prepare(call, target, endpoint, &mut object, None)?;
-        let name = api::object::name(&object).to_string();
-        check(call, target, endpoint, &object, None, &name)?;
         Ok((object, allocations))
     }
 
