@@ -115,6 +115,11 @@ impl Errors {
         self.add("FieldValueDuplicate", path, with_value("Duplicate value", &value.into(), ""));
     }
 
+    /// A value that has to be unique and is not, with the reason.
+    pub fn duplicate_because(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        self.add("FieldValueDuplicate", path, with_value("Duplicate value", &value.into(), detail));
+    }
+
     /// A value that is well formed and not allowed here.
     pub fn forbidden(&mut self, path: &Path, detail: &str) {
         self.add("FieldValueForbidden", path, with_detail("Forbidden".to_string(), detail));

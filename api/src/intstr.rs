@@ -37,6 +37,11 @@ pub fn as_percent(value: &Value) -> Option<i64> {
     digits.parse().ok()
 }
 
+/// Whether the amount is nothing, as a number or in percent.
+pub fn is_zero(value: &Value) -> bool {
+    as_percent(value).or(value.as_i64()).unwrap_or_default() == 0
+}
+
 /// An amount that has to be a number from 0 or a percentage.
 pub fn validate_amount(errors: &mut Errors, path: &Path, value: &Value) {
     match value {

@@ -17,6 +17,18 @@ use crate::{
 /// What is special about pods.
 pub struct Pod;
 
+/// Warnings about an object's `spec.template`, where it is new or changed.
+pub(super) fn warnings_of_template(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let template = |object: &Value| object.dig(&["spec", "template", "spec"]).cloned().unwrap_or_default();
+    let spec = template(new);
+    if old.is_some_and(|old| template(old) == spec) {
+        return Vec::new();
+    }
+    warnings_of_spec(&Path::ROOT.field("spec.template.spec"), &spec)
+}
+
+pub(super) use warnings::of_spec as warnings_of_spec;
+
 impl Strategy for Pod {
     fn set_defaults(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {

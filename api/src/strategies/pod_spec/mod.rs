@@ -12,10 +12,9 @@ mod scheduling;
 mod security;
 mod volumes;
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
+use super::common::{Seen, one_of};
 use crate::{
     field::{Errors, Look, Path, PathExt},
     meta,
@@ -101,17 +100,6 @@ pub fn validate(errors: &mut Errors, path: &Path, spec: &Value, of: Of) {
     }
     if spec.at("preemptionPolicy").is_some() {
         one_of(errors, &path.field("preemptionPolicy"), spec, &["PreemptLowerPriority", "Never"]);
-    }
-}
-
-/// A text field that has to be one of the given words.
-fn one_of(errors: &mut Errors, path: &Path, parent: &Value, words: &[&str]) {
-    let name = path.to_string();
-    let value = parent.text(name.rsplit('.').next().unwrap_or_default());
-    if value.is_empty() {
-        errors.required(path, "");
-    } else if !words.contains(&value) {
-        errors.not_supported(path, value, words);
     }
 }
 
@@ -222,16 +210,5 @@ fn host_aliases(errors: &mut Errors, path: &Path, spec: &Value) {
         for (index, name) in alias.items("hostnames").iter().filter_map(Value::as_str).enumerate() {
             errors.invalid_each(&hostnames.index(index), name, names::dns1123_subdomain(name));
         }
-    }
-}
-
-/// Names that came up before, so that the second of two is told.
-#[derive(Default)]
-struct Seen<'a>(BTreeSet<&'a str>);
-
-impl<'a> Seen<'a> {
-    /// Whether the name is new; it is not any more.
-    fn is_new(&mut self, name: &'a str) -> bool {
-        self.0.insert(name)
     }
 }
