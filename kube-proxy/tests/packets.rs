@@ -1,4 +1,10 @@
 //! Services with real packets: a node, its pods and hosts outside, all in namespaces that vanish with the test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail where it stands"
+)]
 
 #[path = "../../network/tests/support/mod.rs"]
 mod support;

@@ -3,6 +3,7 @@
 //! * [`NodeNetwork`] connects sandboxes ([`NodeNetwork::attach`]): an address lease on disk, a routed veth per pod, host ports.
 //!   It follows the cluster's nodes and keeps routes (or a VXLAN device) to their pods.
 //! * [`cni_main`] does the same for foreign runtimes, over the same files.
+//! * [`dns`] answers names of services, pods and the outside.
 //! * [`cleanup`] takes everything off the host again; [`leftovers`] says what is still there.
 //!
 //! Guarantees: an address has one holder at a time; leases survive restarts; attaching and detaching are idempotent; everything on the host
@@ -14,6 +15,7 @@ mod attach;
 mod cleanup;
 mod cni;
 mod config;
+pub mod dns;
 mod error;
 mod forward;
 mod lease;

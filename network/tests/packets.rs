@@ -1,4 +1,10 @@
 //! Pods in namespaces of their own, on one node and on two, with real packets.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail where it stands"
+)]
 
 mod support;
 

@@ -1,6 +1,12 @@
 //! A laboratory for tests with real packets: network namespaces that exist only as open files, so that they vanish with the
 //! test however it ends, and never touch the machine's own.
 #![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail where it stands"
+)]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
