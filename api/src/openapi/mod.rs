@@ -30,8 +30,11 @@ pub struct Source<'a> {
     pub custom_schema: &'a dyn Fn(&Row, &ServedVersion) -> Option<Value>,
 }
 
-/// The content type of [`v2_protobuf`].
-pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The media type by which clients ask for [`v2_protobuf`].
+pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// The content type of [`v2_protobuf`]; clients may ask for this one too. The other is no valid media type: an `@` must
+/// not be in it, and clients that parse the answer's type fail on it.
+pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The whole API as Swagger 2.0, in JSON.
 pub fn v2_json(source: &Source<'_>) -> Vec<u8> {
