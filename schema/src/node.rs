@@ -285,6 +285,19 @@ impl Schema {
         self.name.is_some()
     }
 
+    /// Whether the type says all there is to say about a scalar.
+    pub(crate) fn is_plain_scalar(&self) -> bool {
+        self.name.is_none()
+            && self.checks.is_none()
+            && self.default.is_none()
+            && !self.nullable
+            && !self.preserve_unknown
+            && self.items.is_none()
+            && self.properties.is_empty()
+            && self.required.is_empty()
+            && matches!(self.additional, Additional::Unknown)
+    }
+
     /// Whether the value is a free map rather than a structure.
     pub fn is_map(&self) -> bool {
         matches!(self.additional, Additional::Schema(_))

@@ -100,12 +100,22 @@ impl Parser<'_> {
 
     fn link(&mut self, source: &Value, at: &str) -> Result<Link, SchemaError> {
         let Some(name) = reference(source) else {
-            return Ok(Link::Direct(Arc::new(self.schema(source, at)?)));
+            return Ok(Link::Direct(share(self.schema(source, at)?)));
         };
         match &mut self.definitions {
             Some(definitions) => Ok(Link::Named(definitions.cell(name))),
             None => Err(SchemaError::Reference { at: at.to_string(), name: name.to_string() }),
         }
+    }
+
+    /// A link from a property, which remembers its default itself.
+    fn property(&mut self, source: &Value, at: &str) -> Result<Link, SchemaError> {
+        if reference(source).is_some() {
+            return self.link(source, at);
+        }
+        let mut schema = self.schema(source, at)?;
+        schema.default = None;
+        Ok(Link::Direct(share(schema)))
     }
 
     fn properties(&mut self, source: &Map<String, Value>, at: &str) -> Result<Box<[Property]>, SchemaError> {
@@ -114,7 +124,7 @@ impl Parser<'_> {
         let mut properties = Vec::with_capacity(described.len());
         for (name, source) in described {
             let at = format!("{at}.{name}");
-            let schema = self.link(source, &at)?;
+            let schema = self.property(source, &at)?;
             let is_reference = matches!(schema, Link::Named(_));
             properties.push(Property {
                 name: name.as_str().into(),
@@ -179,6 +189,23 @@ impl Parser<'_> {
         let Some(list) = source.get(name) else { return Ok(Box::default()) };
         let list = list.as_array().ok_or_else(|| keyword(at, name))?;
         list.iter().map(|v| self.schema(v, at).map(Arc::new)).collect()
+    }
+}
+
+/// Puts the schema on the heap; plain scalars, which most fields are, exist once for all.
+fn share(schema: Schema) -> Arc<Schema> {
+    static PLAIN: [OnceLock<Arc<Schema>>; 5] = [const { OnceLock::new() }; 5];
+    let at = match schema.value_type {
+        Type::String(ScalarFormat::Plain) => 0,
+        Type::Int32 => 1,
+        Type::Int64 => 2,
+        Type::Boolean => 3,
+        Type::Number => 4,
+        _ => return Arc::new(schema),
+    };
+    match PLAIN.get(at) {
+        Some(cell) if schema.is_plain_scalar() => cell.get_or_init(|| Arc::new(schema)).clone(),
+        _ => Arc::new(schema),
     }
 }
 
