@@ -135,3 +135,39 @@ fn top_level(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
     }
     fields
 }
+
+#[test]
+fn custom_resources_should_be_described_by_their_own_schema() {
+    let mut row = (**ResourceTable::built_in().resource("apps", "v1", "deployments").unwrap()).clone();
+    row.kind = "CronTab".to_string();
+    row.list_kind = "CronTabList".to_string();
+    row.plural = "crontabs".to_string();
+    row.served = vec![ServedVersion::new("stable.example.com", "v1")];
+    row.storage = ServedVersion::new("stable.example.com", "v1");
+    row.custom = Some(Arc::new(crate::CustomResource::default()));
+    let rows = [Arc::new(row)];
+    let schema = json!({"type": "object", "description": "A cron tab.", "properties": {
+        "spec": {"type": "object", "properties": {
+            "replicas": {"type": "integer", "default": 1, "nullable": true},
+            "any": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "one": {"type": "string", "oneOf": [{"pattern": "a"}]}}}}});
+    let source = Source { rows: &rows, custom_schema: &|_, _| Some(schema.clone()) };
+
+    let document: Value =
+        serde_json::from_slice(&v3_json(&source, "stable.example.com", "v1").unwrap()).unwrap();
+    check_references(&document, &document["components"]["schemas"], "#/components/schemas/");
+    let tab = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(tab["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert_eq!(tab["properties"]["spec"]["properties"]["replicas"]["default"], 1);
+    assert!(tab["properties"]["metadata"]["allOf"].is_array());
+    let item = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"];
+    assert_eq!(item["get"]["operationId"], "readStableExampleComV1NamespacedCronTab");
+    assert!(item["patch"]["requestBody"]["content"].get("application/strategic-merge-patch+json").is_none());
+
+    let document: Value = serde_json::from_slice(&v2_json(&source)).unwrap();
+    check_references(&document, &document["definitions"], "#/definitions/");
+    let spec = &document["definitions"]["com.example.stable.v1.CronTab"]["properties"]["spec"]["properties"];
+    assert_eq!(spec["one"], json!({"type": "string"}));
+    assert_eq!(spec["replicas"], json!({}));
+    assert_eq!(spec["any"], json!({"x-kubernetes-preserve-unknown-fields": true}));
+}
