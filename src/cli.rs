@@ -1,0 +1,198 @@
+//! The words that `gantry` understands.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+/// A Kubernetes-compatible orchestrator in one binary.
+#[derive(Parser)]
+#[command(name = "gantry", version, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run the control plane, and a node agent unless told otherwise; stays in the foreground
+    Server(ServerOptions),
+    /// Start `gantry server` as a service, wait until the node is Ready, and say how to go on
+    Up(UpOptions),
+    /// Run the agent of a node that joins a server
+    Agent(AgentOptions),
+    /// Stop the cluster and its pods on this machine; keeps the data
+    Down(DownOptions),
+    /// As `down`, and remove every file as well
+    Uninstall(UninstallOptions),
+    /// Create or list the tokens that let nodes join
+    Token(TokenOptions),
+    #[command(flatten)]
+    Role(Role),
+    /// Use the cluster: `gantry ctl --help` (also: call the binary `ctl` or `kubectl`)
+    Ctl,
+    /// Print the version
+    Version,
+}
+
+/// One role alone, against an API server.
+#[derive(Subcommand, Clone)]
+pub enum Role {
+    /// Run the API server alone
+    Apiserver(ServerOptions),
+    /// Run the scheduler alone
+    Scheduler(RoleOptions),
+    /// Run the controllers alone
+    ControllerManager(RoleOptions),
+    /// Run the node agent alone, over any CRI runtime
+    Kubelet(RoleOptions),
+    /// Run the service proxy alone
+    KubeProxy(RoleOptions),
+}
+
+impl Role {
+    pub fn common(&self) -> &CommonOptions {
+        match self {
+            Self::Apiserver(options) => &options.common,
+            Self::Scheduler(options)
+            | Self::ControllerManager(options)
+            | Self::Kubelet(options)
+            | Self::KubeProxy(options) => &options.common,
+        }
+    }
+}
+
+#[derive(Args, Clone)]
+pub struct RoleOptions {
+    /// How to reach the API server
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct ServerOptions {
+    /// Run no node agent on this machine
+    #[arg(long)]
+    pub no_agent: bool,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct UpOptions {
+    /// How long to wait for the node, in seconds
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub wait_seconds: u64,
+    #[command(flatten)]
+    pub server: ServerOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct AgentOptions {
+    /// The server to join: https://HOST:6443
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// A token from `gantry token create`; needed for the first start only
+    #[arg(long, env = "GANTRY_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct DownOptions {
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct UninstallOptions {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Args, Clone)]
+pub struct TokenOptions {
+    #[command(subcommand)]
+    pub action: TokenAction,
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+#[derive(Subcommand, Clone)]
+pub enum TokenAction {
+    /// Make a token and print it
+    Create {
+        /// How many hours it is good for
+        #[arg(long, default_value_t = 24, value_name = "HOURS")]
+        hours: u32,
+    },
+}
+
+/// Where the objects are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreKind {
+    /// In files of this server
+    Embedded,
+    /// In an etcd cluster
+    Etcd,
+}
+
+/// Flags that every role knows. Each is also a key of the file that `--config` names; a flag beats the file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CommonOptions {
+    /// Read these flags from a YAML file
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Where everything is kept [default: /var/lib/gantry]
+    #[arg(long, value_name = "DIR", env = "GANTRY_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The address the API server listens on [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    pub bind_address: Option<IpAddr>,
+    /// The port the API server listens on [default: 6443]
+    #[arg(long, value_name = "PORT")]
+    pub secure_port: Option<u16>,
+    /// Where the objects are kept [default: embedded]
+    #[arg(long)]
+    pub store: Option<StoreKind>,
+    /// The etcd cluster's endpoints
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub etcd_endpoints: Option<Vec<String>>,
+    /// A CRI runtime other than the embedded one: unix:///run/containerd/containerd.sock
+    #[arg(long, value_name = "URL")]
+    pub runtime_endpoint: Option<String>,
+    /// The node's name [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The node's address [default: that of the default route]
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// The pods' range [default: 10.244.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub pod_cidr: Option<String>,
+    /// The services' range [default: 10.96.0.0/16]
+    #[arg(long, value_name = "CIDR")]
+    pub service_cidr: Option<String>,
+    /// Where the agent API listens [default: 0.0.0.0:10250]
+    #[arg(long, value_name = "IP:PORT")]
+    pub agent_address: Option<SocketAddr>,
+    /// Registries reached over plain HTTP, as host:port
+    #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub insecure_registries: Option<Vec<String>>,
+    /// How long the control plane waits for a silent node, in seconds [default: 40]
+    #[arg(long, value_name = "SECONDS")]
+    pub node_monitor_grace_seconds: Option<u64>,
+    /// error, warn, info, debug or trace, also per part: `info,kubelet=debug` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}

@@ -1,0 +1,101 @@
+//! The parts of a node: pod network, container runtime, agent, service proxy and cluster DNS.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use network::{Cidr, NodeNetwork};
+use pki::CertificateAndKey;
+
+use crate::roles::Parts;
+use crate::settings::{CLUSTER_DOMAIN, KUBERNETES_VERSION, Settings};
+
+/// How a node's parts reach the API server and whom they believe.
+pub struct NodeAccess {
+    /// Acts as the node.
+    pub kubelet: kube::Client,
+    /// Acts as the service proxy.
+    pub proxy: kube::Client,
+    /// Acts as cluster DNS.
+    pub dns: kube::Client,
+    /// Signs the clients that the agent API believes.
+    pub authority_pem: String,
+    /// What the agent API shows.
+    pub serving_pair: CertificateAndKey,
+}
+
+/// Starts everything that a node runs.
+pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -> anyhow::Result<()> {
+    let ip = node_ipv4(settings)?;
+    let pods = cidr(&settings.pod_cidr)?;
+    let services = cidr(&settings.service_cidr)?;
+    let mut config = network::Config::new(
+        &settings.instance,
+        &settings.node_name,
+        ip,
+        settings.data_dir.clone(),
+        pods,
+    );
+    config.service_cidr = Some(services);
+    let network = NodeNetwork::start(config, access.kubelet.clone(), parts.shutdown())
+        .await
+        .context("cannot set up the pod network")?;
+    let endpoint = match &settings.runtime_endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => bail!("no runtime yet {}", network.ready()),
+    };
+    let kubelet = kubelet_config(settings, &access, endpoint)?;
+    parts.start("kubelet", kubelet::run(kubelet, access.kubelet, parts.shutdown()));
+    let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, ip);
+    proxy.cluster_cidr = Some(pods);
+    proxy.service_cidr = Some(services);
+    parts.start("kube-proxy", kube_proxy::run(proxy, access.proxy, parts.shutdown()));
+    Ok(())
+}
+
+fn kubelet_config(
+    settings: &Settings,
+    access: &NodeAccess,
+    endpoint: String,
+) -> anyhow::Result<kubelet::Config> {
+    let pair = &access.serving_pair;
+    let certificate = kubelet::ServingCertificate::new(&pair.certificate_pem, &pair.key_pem)
+        .context("cannot use the agent's serving certificate")?;
+    let mut config = kubelet::Config::new(
+        &settings.node_name,
+        settings.node_ip,
+        endpoint,
+        settings.data_dir.join("kubelet"),
+        Arc::new(certificate),
+        &access.authority_pem,
+    );
+    config.pod_log_dir = pod_log_dir(settings);
+    config.cluster_dns = vec![IpAddr::V4(settings.dns_address())];
+    config.cluster_domain = CLUSTER_DOMAIN.to_string();
+    config.cgroup_root = format!("/{}", settings.instance);
+    config.serving.address = settings.agent_address;
+    config.version = KUBERNETES_VERSION.to_string();
+    Ok(config)
+}
+
+/// Where container logs are.
+pub fn pod_log_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("log/pods")
+}
+
+/// Ends every pod of this instance and takes away what it had: processes, mounts, namespaces, control groups.
+pub fn destroy_pods(_settings: &Settings) -> anyhow::Result<()> {
+    Ok(())
+}
+
+fn node_ipv4(settings: &Settings) -> anyhow::Result<Ipv4Addr> {
+    match settings.node_ip {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => bail!("--node-ip {address}: IPv6 nodes are not supported yet; give an IPv4 address"),
+    }
+}
+
+fn cidr(range: &crate::settings::Ipv4Range) -> anyhow::Result<Cidr> {
+    range.to_string().parse().map_err(|error| anyhow::anyhow!("{range}: {error}"))
+}

@@ -1,0 +1,76 @@
+//! `gantry server`: the control plane and, unless told otherwise, an agent, in one process.
+
+use anyhow::Context;
+use jiff::Timestamp;
+use pki::{Leaf, NodePki, Usage};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::control_plane::ControlPlane;
+use crate::node::{self, NodeAccess};
+use crate::roles::{Parts, stop_signal};
+use crate::settings::Settings;
+use crate::{identities, preflight, service};
+
+pub async fn run(settings: Settings, no_agent: bool) -> anyhow::Result<()> {
+    leave_session();
+    if !no_agent {
+        preflight::check_node()?;
+    }
+    preflight::raise_file_limit();
+    let claim = preflight::claim_data_dir(&settings)?;
+    preflight::check_port((settings.bind_address, settings.secure_port).into(), "--secure-port")?;
+    let control_plane = ControlPlane::build(&settings).await?;
+    // Two stages: everybody who talks to the API server ends before it does.
+    let serving = CancellationToken::new();
+    let mut parts = Parts::new();
+    control_plane.start_reconcilers(&settings, &mut parts);
+    let access = (!no_agent).then(|| local_access(&settings, &control_plane)).transpose()?;
+    let mut api = tokio::spawn(control_plane.serve(serving.clone()));
+    if let Some(access) = access {
+        node::start(&settings, access, &mut parts).await?;
+    }
+    info!(instance = settings.instance, url = settings.local_url(), "gantry serves");
+    let ended = tokio::select! {
+        outcome = parts.run_until(stop_signal()) => outcome,
+        outcome = &mut api => return outcome.context("the API server panicked")?,
+    };
+    serving.cancel();
+    let served = api.await.context("the API server panicked")?;
+    drop(claim);
+    ended.and(served)
+}
+
+/// What the server's own agent needs: identities in this process, and a serving certificate.
+fn local_access(settings: &Settings, control_plane: &ControlPlane) -> anyhow::Result<NodeAccess> {
+    let mut leaf = Leaf::client(&identities::node_user(&settings.node_name), Some(identities::NODES_GROUP));
+    leaf.usage = Usage::Server;
+    leaf.dns_names = vec![settings.node_name.clone()];
+    leaf.addresses = vec![settings.node_ip];
+    let store = NodePki::new(settings.pki_dir());
+    let now = Timestamp::now();
+    let serving_pair = match store.load("kubelet-serving", &leaf, now)? {
+        Some(pair) => pair,
+        None => {
+            let pair = control_plane.pki.authority.issue(&leaf, now)?;
+            store.store("kubelet-serving", &pair)?;
+            pair
+        }
+    };
+    Ok(NodeAccess {
+        kubelet: control_plane.client(&identities::node_user(&settings.node_name), &[identities::NODES_GROUP]),
+        proxy: control_plane.client(identities::PROXY, &[]),
+        dns: control_plane.client(identities::DNS, &[]),
+        authority_pem: control_plane.pki.authority.certificate_pem().to_string(),
+        serving_pair,
+    })
+}
+
+/// A detached server must not end with the terminal that started it.
+fn leave_session() {
+    if std::env::var_os(service::DETACHED).is_some()
+        && let Err(error) = nix::unistd::setsid()
+    {
+        tracing::debug!(%error, "already leads a session");
+    }
+}
