@@ -107,7 +107,10 @@ impl Core {
         let live = if creates { None } else { live };
         if let Some(live) = &live {
             check_preconditions(target, change, &new, live)?;
-            new = endpoint.merge(live, new, target)?;
+            // The endpoint limits what clients submit; the server's own edits (bindings, evictions) are whole.
+            if !matches!(change, Change::Edit(_)) {
+                new = endpoint.merge(live, new, target)?;
+            }
             keep_on_update(&mut new, live);
         } else {
             fill_on_create(&mut new, &target.row, call)?;
