@@ -29,6 +29,9 @@ impl ClusterEvents {
     pub const NODE_LABELS: Self = Self(1 << 2);
     /// A node's taints changed, or it was cordoned or uncordoned.
     pub const NODE_TAINTS: Self = Self(1 << 3);
+    /// Anything about a node itself.
+    pub const ANY_OF_NODE: Self =
+        Self(Self::NODE_ADDED.0 | Self::NODE_ALLOCATABLE.0 | Self::NODE_LABELS.0 | Self::NODE_TAINTS.0);
     /// A pod is on a node.
     pub const POD_PLACED: Self = Self(1 << 4);
     /// A pod left its node, or needs less there.

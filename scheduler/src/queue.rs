@@ -268,7 +268,7 @@ mod tests {
         queue.pop(now);
         queue.put_back_unschedulable("a", vec![Plugin::NodeResourcesFit], now);
         let later = now + Duration::from_secs(30);
-        queue.wake(ClusterEvents::NODE_LABELS, later, |_, _| true);
+        queue.wake(ClusterEvents::POD_PLACED, later, |_, _| true);
         assert_eq!(pop(&mut queue, later), None);
         queue.wake(ClusterEvents::POD_GONE, later, |_, _| false);
         assert_eq!(pop(&mut queue, later), None);

@@ -118,21 +118,17 @@ pub(crate) fn scores<'a>(
 }
 
 /// Which events can make a pod that this plugin refused schedulable.
+///
+/// Every change of a node counts for every plugin: nodes arrive step by step (tainted, without resources), and a plugin
+/// that refused the other nodes never saw the new one.
 pub(crate) fn wakes(plugin: Plugin) -> ClusterEvents {
     match plugin {
-        Plugin::NodeName => ClusterEvents::NODE_ADDED,
-        Plugin::NodeUnschedulable | Plugin::TaintToleration => {
-            ClusterEvents::NODE_ADDED | ClusterEvents::NODE_TAINTS
+        Plugin::NodeName | Plugin::NodeUnschedulable | Plugin::TaintToleration | Plugin::NodeAffinity => {
+            ClusterEvents::ANY_OF_NODE
         }
-        Plugin::NodeAffinity => ClusterEvents::NODE_ADDED | ClusterEvents::NODE_LABELS,
-        Plugin::NodePorts => ClusterEvents::NODE_ADDED | ClusterEvents::POD_GONE,
-        Plugin::NodeResourcesFit => {
-            ClusterEvents::NODE_ADDED | ClusterEvents::NODE_ALLOCATABLE | ClusterEvents::POD_GONE
-        }
+        Plugin::NodePorts | Plugin::NodeResourcesFit => ClusterEvents::ANY_OF_NODE | ClusterEvents::POD_GONE,
         Plugin::PodTopologySpread | Plugin::InterPodAffinity => {
-            ClusterEvents::NODE_ADDED
-                | ClusterEvents::NODE_LABELS
-                | ClusterEvents::NODE_TAINTS
+            ClusterEvents::ANY_OF_NODE
                 | ClusterEvents::POD_PLACED
                 | ClusterEvents::POD_GONE
                 | ClusterEvents::POD_LABELS
