@@ -8,9 +8,11 @@
 
 mod certificates;
 mod common;
+mod cron_job;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_ipam;
 mod node_lifecycle;
@@ -130,6 +132,8 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(|context| replicaset::run::<ReplicaSet>(context, "replicaset-controller"));
     controllers.start(|context| replicaset::run::<ReplicationController>(context, "replication-controller"));
     controllers.start(deployment::run);
+    controllers.start(job::run);
+    controllers.start(cron_job::run);
     controllers.start(endpoints::run);
     controllers.start(service_account::run);
     controllers.start(root_ca::run);
