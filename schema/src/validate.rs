@@ -4,6 +4,8 @@
 //! checked the types already, it comes down to required fields outside `status`; lists count as given when they are
 //! absent, because clients leave out or send null for empty ones. The rest is the strategies' business.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::node::{Additional, Checks, ListType, Schema, Type};
@@ -84,21 +86,25 @@ impl Walk {
 
     /// Elements of sets and keyed lists that appear twice.
     fn duplicates(&mut self, schema: &Schema, list: &[Value], path: &Path<'_>) {
+        if schema.list_type == ListType::Atomic {
+            return;
+        }
         let keys_of = |item: &Value| -> Value {
             let keys = schema.list_map_keys.iter();
             keys.filter_map(|key| Some((key.to_string(), item.get(&**key)?.clone())))
                 .collect::<Map<_, _>>()
                 .into()
         };
-        let identities: Vec<Value> = match schema.list_type {
-            ListType::Atomic => return,
-            ListType::Set => list.to_vec(),
-            ListType::Map => list.iter().map(keys_of).collect(),
+        let identity = |item: &Value| match schema.list_type {
+            ListType::Map => keys_of(item),
+            ListType::Set | ListType::Atomic => item.clone(),
         };
-        for (index, identity) in identities.iter().enumerate() {
-            if identities.iter().take(index).any(|before| before == identity) {
-                let path = path.child(Step::Index(index));
-                self.push("FieldValueDuplicate", &path, format!("Duplicate value: {}", shown(identity)));
+        let mut seen = HashSet::with_capacity(list.len());
+        for (index, item) in list.iter().enumerate() {
+            let shown = shown(&identity(item));
+            let message = format!("Duplicate value: {shown}");
+            if !seen.insert(shown) {
+                self.push("FieldValueDuplicate", &path.child(Step::Index(index)), message);
             }
         }
     }
@@ -175,7 +181,8 @@ impl Walk {
             let value = Value::from(list);
             self.invalid(path, &value, format!("{path} in body should have at least {min} items"));
         }
-        if checks.unique_items && list.iter().enumerate().any(|(i, v)| list.iter().take(i).any(|w| w == v)) {
+        let mut seen = HashSet::new();
+        if checks.unique_items && !list.iter().all(|item| seen.insert(item.to_string())) {
             let value = Value::from(list);
             self.invalid(path, &value, format!("{path} in body shouldn't contain duplicates"));
         }

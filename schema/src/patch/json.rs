@@ -8,6 +8,9 @@ use super::PatchError;
 const OPERATIONS_MAX: usize = 10_000;
 /// How much all copy operations together may add: what a whole request body may hold.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How deep a patch may nest what it adds, from the object's root: what decoding allows for whole bodies. Without it, few
+/// operations could make a tree that exhausts the stack of whoever walks it.
+const DEPTH_MAX: usize = 100;
 
 /// A parsed patch.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ impl Operation {
             Self::Add(path, value) => add(target, path, value.clone(), "add"),
             Self::Remove(path) => remove(target, path, "remove").map(drop),
             Self::Replace(path, value) => {
+                check_depth(path, value)?;
                 let place = path.find_mut(target).ok_or_else(|| missing("replace", path))?;
                 *place = value.clone();
                 Ok(())
@@ -90,7 +94,9 @@ impl Operation {
                 add(target, path, value, "move")
             }
             Self::Copy { from, path } => {
-                let value = from.find(target).ok_or_else(|| missing("copy", from))?.clone();
+                let value = from.find(target).ok_or_else(|| missing("copy", from))?;
+                check_depth(path, value)?;
+                let value = value.clone();
                 *copied_bytes = copied_bytes.saturating_add(value.to_string().len());
                 if *copied_bytes > COPIED_BYTES_MAX {
                     let why =
@@ -118,7 +124,23 @@ fn missing(operation: &str, path: &Pointer) -> PatchError {
     ))
 }
 
+fn check_depth(path: &Pointer, value: &Value) -> Result<(), PatchError> {
+    if path.parts.len() + depth(value) <= DEPTH_MAX {
+        return Ok(());
+    }
+    Err(PatchError::Unprocessable(format!("the patch nests deeper than {DEPTH_MAX} levels")))
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 fn add(target: &mut Value, path: &Pointer, value: Value, operation: &str) -> Result<(), PatchError> {
+    check_depth(path, &value)?;
     let Some((last, parent)) = path.parts.split_last() else {
         *target = value;
         return Ok(());
@@ -239,5 +261,14 @@ mod tests {
         let many: Vec<Value> = (0..=OPERATIONS_MAX).map(|_| json!({"op": "remove", "path": "/a"})).collect();
         let error = patched(json!({}), Value::from(many)).unwrap_err();
         assert_eq!(error.to_string(), "The allowed maximum operations in a JSON patch is 10000, got 10001");
+    }
+
+    #[test]
+    fn patches_should_not_nest_without_end() {
+        let deep = |levels: usize| (0..levels).fold(json!({}), |inner, _| json!({"a": inner}));
+        let step = |at: usize| json!({"op": "add", "path": "/a".repeat(at), "value": deep(40)});
+        assert!(patched(json!({"a": {}}), json!([step(1), step(41)])).is_ok());
+        let error = patched(json!({"a": {}}), json!([step(1), step(41), step(81)])).unwrap_err();
+        assert_eq!(error.to_string(), "the patch nests deeper than 100 levels");
     }
 }

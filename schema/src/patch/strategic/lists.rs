@@ -1,6 +1,8 @@
 //! How a strategic merge patch merges lists: by merge key or as sets, in an order that honours the patch first, then
 //! the live list.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::{DIRECTIVE, ELEMENT_ORDER, Field, PatchError, clean, merge_map, unknown_directive};
@@ -19,14 +21,12 @@ pub(super) fn merge(
     }
     if !are_objects(&live, &patch)? {
         if deletes {
-            return Ok(live.into_iter().filter(|value| !patch.contains(value)).collect());
+            let gone = Places::of(&patch, None);
+            return Ok(live.into_iter().filter(|value| gone.find(value).is_none()).collect());
         }
-        let mut merged = live.clone();
-        for value in &patch {
-            if !merged.contains(value) {
-                merged.push(value.clone());
-            }
-        }
+        let mut seen = HashSet::new();
+        let both = live.iter().chain(&patch);
+        let merged = both.filter(|value| seen.insert(value.to_string())).cloned().collect();
         return Ok(in_order(merged, &patch, &live, None));
     }
     let Some(key) = merge_key else {
@@ -35,12 +35,16 @@ pub(super) fn merge(
     };
     let (live, patch) = follow_directives(live, patch, key)?;
     let mut merged = live.clone();
+    let mut places = Places::of(&merged, Some(key));
     for item in &patch {
-        let Value::Object(item) = item else { continue };
-        let identity = identity(item, key)?;
-        match merged.iter_mut().find(|old| old.get(key) == Some(identity)) {
-            Some(Value::Object(old)) => merge_map(items, item.clone(), old)?,
-            _ => merged.extend(clean(Value::Object(item.clone()))),
+        let Value::Object(map) = item else { continue };
+        let _present = identity(map, key)?;
+        match places.find(item).and_then(|at| merged.get_mut(at)) {
+            Some(Value::Object(old)) => merge_map(items, map.clone(), old)?,
+            _ => {
+                places.add(item, merged.len());
+                merged.extend(clean(item.clone()));
+            }
         }
     }
     require_key(&merged, key)?;
@@ -115,45 +119,77 @@ pub(super) fn order_elements(
 
 /// The elements of the patch have to stand in the order that the patch sets.
 fn check_order(patched: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
-    let mut rest = order.iter();
+    let places = Places::of(order, key);
+    let mut next = 0;
     for item in patched.iter().filter(|item| item.get(DIRECTIVE).is_none()) {
-        if !rest.any(|ordered| is_same(ordered, item, key)) {
-            let (patched, order) = (Value::from(patched), Value::from(order));
-            return Err(PatchError::Unprocessable(format!(
-                "The order in patch list:\n{patched}\n doesn't match $setElementOrder list:\n{order}\n"
-            )));
+        match places.find(item).filter(|at| *at >= next) {
+            Some(at) => next = at + 1,
+            None => {
+                let (patched, order) = (Value::from(patched), Value::from(order));
+                return Err(PatchError::Unprocessable(format!(
+                    "The order in patch list:\n{patched}\n doesn't match $setElementOrder list:\n{order}\n"
+                )));
+            }
         }
     }
     Ok(())
 }
 
+/// Where in a list what stands.
+struct Places<'k> {
+    key: Option<&'k str>,
+    by_identity: HashMap<String, usize>,
+}
+
+impl<'k> Places<'k> {
+    fn of(list: &[Value], key: Option<&'k str>) -> Self {
+        let mut places = Self { key, by_identity: HashMap::with_capacity(list.len()) };
+        for (at, item) in list.iter().enumerate() {
+            places.add(item, at);
+        }
+        places
+    }
+
+    /// The first one of an identity counts.
+    fn add(&mut self, item: &Value, at: usize) {
+        if let Some(identity) = self.identity(item) {
+            let _first = self.by_identity.entry(identity).or_insert(at);
+        }
+    }
+
+    fn find(&self, item: &Value) -> Option<usize> {
+        self.by_identity.get(&self.identity(item)?).copied()
+    }
+
+    fn identity(&self, item: &Value) -> Option<String> {
+        match self.key {
+            None => Some(item.to_string()),
+            Some(key) => item.get(key).map(Value::to_string),
+        }
+    }
+}
+
 /// What the patch names comes in the patch's order, the rest in the live order; where both have a place in the live
 /// list, that decides how they mix.
 fn in_order(merged: Vec<Value>, order: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|other| is_same(other, item, key));
+    let (named_places, live_places) = (Places::of(order, key), Places::of(live, key));
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
-    others.sort_by_key(|item| place(live, item).unwrap_or(usize::MAX));
+        merged.into_iter().partition(|item| named_places.find(item).is_some());
+    named.sort_by_cached_key(|item| named_places.find(item));
+    others.sort_by_cached_key(|item| live_places.find(item).unwrap_or(usize::MAX));
     let mut all = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
     for item in named {
-        let own_place = place(live, &item);
-        while let Some(other) = others.next_if(|other| place(live, other) < own_place && own_place.is_some())
-        {
-            all.push(other);
+        if let Some(own_place) = live_places.find(&item) {
+            let goes_before = |other: &Value| live_places.find(other).is_some_and(|place| place < own_place);
+            while let Some(other) = others.next_if(goes_before) {
+                all.push(other);
+            }
         }
         all.push(item);
     }
     all.extend(others);
     all
-}
-
-fn is_same(a: &Value, b: &Value, key: Option<&str>) -> bool {
-    match key {
-        None => a == b,
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-    }
 }
 
 /// Whether both lists hold objects, rather than scalars.
