@@ -9,7 +9,7 @@
 //! [`Server::build`] makes a server over a [`store::Store`], [`Server::client`] a client in the same process without
 //! socket and TLS, [`Server::run`] serves the network until told to stop, then drains.
 //!
-//! Deliberately absent: protobuf and CBOR bodies, aggregation of other API servers.
+//! Deliberately absent: protobuf answers (bodies are read), CBOR, aggregation of other API servers.
 
 pub mod admission;
 pub mod auth;
@@ -27,6 +27,7 @@ mod objects;
 mod pipeline;
 mod plugins;
 mod present;
+mod protobuf;
 pub mod reviews;
 mod server;
 mod service;

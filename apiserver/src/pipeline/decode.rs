@@ -6,15 +6,18 @@ use schema::decode::{self, DecodeError, Decoded, Limits};
 use serde_json::Value;
 
 use super::content_type;
+use crate::protobuf::{self, PROTOBUF};
 
 /// Decodes the object of a write.
 pub(crate) fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Decoded, ApiError> {
     let decoded = match content_type(headers) {
         "" | "application/json" | "*/*" => decode::json(bytes, &Limits::default()),
         "application/yaml" => decode::yaml(bytes, &Limits::default()),
-        _ => {
-            return Err(unsupported("application/json, application/yaml"));
+        PROTOBUF => {
+            let value = protobuf::decode(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            return Ok(Decoded { value, duplicates: Vec::new() });
         }
+        _ => return Err(unsupported(&format!("application/json, application/yaml, {PROTOBUF}"))),
     };
     let decoded = decoded.map_err(|error| decode_error(&error))?;
     if decoded.value.is_object() {
