@@ -20,4 +20,5 @@ pub(crate) mod protocol;
 mod server;
 mod setup;
 
+pub(crate) use container::EXIT_FILE;
 pub use process::main;

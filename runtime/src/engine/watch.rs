@@ -1,0 +1,119 @@
+//! Watching shims: hearing of exits, and cleaning up after a shim that has died.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_cri::v1::ContainerEventType;
+
+use super::{Engine, blocking, sandbox};
+use crate::{
+    error::Error,
+    record::{ContainerEntry, Phase, Sandbox},
+    shim::protocol::{ContainerState, Exit, Reply, Request},
+    shim_client::Connection,
+    time,
+};
+
+/// How long a shim may take to answer the first question.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Starts watching the shim of a sandbox in a task of its own. Fails when there is no shim.
+    pub(super) fn watch_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        let connection = Connection::open(&sandbox.directory)?;
+        let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
+        tokio::spawn(async move {
+            let shutdown = engine.shutdown.clone();
+            tokio::select! {
+                () = engine.follow(&sandbox, connection) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Ok(())
+    }
+
+    async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>, connection: Connection) {
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, connection.ask(&Request::Subscribe, &[])).await;
+        if let Ok(Ok((Reply::Containers { pause_pid, containers }, _))) = greeting {
+            self.greeted(sandbox, pause_pid, containers);
+            while let Ok((reply, _)) = connection.receive().await {
+                if let Reply::Exited { container, exit } = reply
+                    && let Ok(entry) = self.container(&container)
+                {
+                    self.exited(sandbox, &entry, exit);
+                }
+            }
+        }
+        self.shim_ended(sandbox).await;
+    }
+
+    /// Brings what we know in line with what the shim knows.
+    pub(super) fn greeted(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        pause_pid: Option<i32>,
+        containers: Vec<ContainerState>,
+    ) {
+        *sandbox.pause_pid.write() = pause_pid;
+        for state in containers {
+            let Ok(entry) = self.container(&state.id) else { continue };
+            let running = Phase::Running { pid: state.pid, started_at: state.started_at };
+            entry.phase.send_if_modified(|phase| {
+                let changes = *phase == Phase::Created;
+                if changes {
+                    *phase = running;
+                }
+                changes
+            });
+            if let Some(exit) = state.exit {
+                self.exited(sandbox, &entry, exit);
+            }
+        }
+    }
+
+    fn exited(&self, sandbox: &Arc<Sandbox>, entry: &Arc<ContainerEntry>, exit: Exit) {
+        let changed = entry.phase.send_if_modified(|phase| {
+            let started_at = match phase {
+                Phase::Created => 0,
+                Phase::Running { started_at, .. } => *started_at,
+                Phase::Exited { .. } => return false,
+            };
+            *phase = Phase::Exited { started_at, exit: exit.clone(), message: String::new() };
+            true
+        });
+        if changed {
+            tracing::debug!(container = entry.id, code = exit.code, "container exited");
+            self.announce(&entry.id, sandbox, ContainerEventType::ContainerStoppedEvent);
+        }
+    }
+
+    /// A shim is gone: told to end, or killed. Its containers end with it.
+    pub(super) async fn shim_ended(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+        if sandbox.record.read().stopped {
+            return;
+        }
+        // Whoever is stopping the sandbox has ended the shim on purpose.
+        let _changing = sandbox.changing.lock().await;
+        if sandbox.record.read().stopped {
+            return;
+        }
+        tracing::warn!(sandbox = sandbox.id, "the pod's shim has died; what it ran is being ended");
+        for entry in self.containers_of(&sandbox.id) {
+            let cgroup = entry.record.read().cgroup.clone();
+            let cgroups = self.cgroups.clone();
+            let killed = blocking("killing what is left", move || {
+                cgroups.kill_all(&cgroup).map_err(std::io::Error::other)
+            });
+            if let Err(error) = killed.await {
+                tracing::warn!(container = entry.id, %error, "after the death of its shim");
+            }
+            if matches!(entry.phase(), Phase::Running { .. }) {
+                self.exited(sandbox, &entry, Exit { code: 137, at: time::now(), oom_killed: false });
+            }
+        }
+        sandbox.record.write().stopped = true;
+        if let Err(error) = sandbox::save(sandbox) {
+            tracing::warn!(sandbox = sandbox.id, %error, "recording that the sandbox has ended");
+        }
+        self.announce(&sandbox.id, sandbox, ContainerEventType::ContainerStoppedEvent);
+    }
+}
