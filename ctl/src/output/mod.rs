@@ -1,5 +1,7 @@
 //! The forms in which objects are shown.
 
+pub mod columns;
+pub mod jsonpath;
 pub mod table;
 
 use anyhow::bail;
@@ -13,7 +15,15 @@ pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
         "json" => println!("{}", serde_json::to_string_pretty(&object)?),
         "yaml" => print!("{}", to_yaml(&object)?),
         "name" => print_names(&object),
-        other => bail!("error: unknown form {other:?}; known are json, yaml, name, wide"),
+        _ => match form.split_once('=') {
+            Some(("jsonpath", template)) => {
+                print!("{}", jsonpath::Template::parse(template)?.render(&object))
+            }
+            Some(("custom-columns", columns)) => print!("{}", columns::render(&object, columns)?),
+            _ => bail!(
+                "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE and custom-columns=NAME:PATH,..."
+            ),
+        },
     }
     Ok(())
 }
