@@ -29,6 +29,8 @@ pub(crate) mod sets {
     pub(crate) const HAIRPIN: &str = "hairpin";
     /// Address, protocol, port that nobody answers to what to do about it.
     pub(crate) const REFUSED: &str = "refused";
+    /// Addresses of services that somebody else looks after.
+    pub(crate) const FOREIGN: &str = "foreign";
     /// Protocol, port of nodes that nobody answers to what to do about it.
     pub(crate) const REFUSED_NODE_PORTS: &str = "refused-node-ports";
 }
@@ -38,6 +40,7 @@ pub(crate) const MASQUERADE_BIT: u32 = 0x4000;
 pub(crate) const REFUSE: &str = "refuse";
 pub(crate) const NODE_PORT_DISPATCH: &str = "node-port";
 const CONNECTION_IS_NEW: u32 = 8;
+const CHAIN_NAME_MAX: usize = 120;
 
 /// Where a client asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,6 +194,28 @@ impl Entry {
     }
 }
 
+/// A chain that lets only these networks go on to `entry`.
+pub(crate) fn guard(entry: &str, ranges: &[Cidr]) -> (String, Vec<Rule>) {
+    let mut name = format!("guard-{entry}");
+    let mut rules = Vec::new();
+    for range in ranges {
+        name.push_str(&format!("-{:08x}_{}", range.first().to_bits(), range.prefix_len()));
+        let mut rule = vec![source(Reg(0))];
+        rule.extend(in_network(*range, Compare::Equal));
+        rule.push(Expression::Verdict(Verdict::Goto(entry.to_owned())));
+        rules.push(Rule::new(rule));
+    }
+    rules.push(Rule::new(vec![Expression::Verdict(Verdict::Drop)]));
+    // Chain names are limited; a long list is told apart by a digest.
+    if name.len() > CHAIN_NAME_MAX {
+        let digest = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+        name = format!("guard-{entry}-{digest:016x}");
+    }
+    (name, rules)
+}
+
 /// What every first packet goes through, before and after routing decides that it is ours.
 pub(crate) fn dispatch_rules(node_port_addresses: &[Cidr]) -> Vec<Rule> {
     let to_service = vec![
@@ -280,6 +305,10 @@ pub(crate) fn refusal_rules(
         Rule::new(expressions)
     }));
     if let Some(services) = services {
+        let mut foreign = vec![destination(Reg(0))];
+        foreign
+            .extend([look_up(sets::FOREIGN, Reg(0), Target::Nothing), Expression::Verdict(Verdict::Accept)]);
+        rules.push(Rule::new(foreign).comment("services of another proxy"));
         let mut unknown = is_new();
         unknown.push(destination(Reg(0)));
         unknown.extend(in_network(services, Compare::Equal));

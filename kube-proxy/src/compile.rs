@@ -7,8 +7,8 @@ use netlink::Cidr;
 use netlink::nft::{ChainKind, Data, Elements, Family, Hook, HookPoint, Set, Table, Type, Value, Verdict};
 
 use crate::chains::{
-    Entry, Front, NODE_PORT_DISPATCH, Pool, REFUSE, Spread, by_port, dispatch_rules, postrouting_rules,
-    protect_loopback_rules, refusal_rules, refuse_rules, sets,
+    Entry, Front, NODE_PORT_DISPATCH, Pool, REFUSE, Spread, by_port, dispatch_rules, guard,
+    postrouting_rules, protect_loopback_rules, refusal_rules, refuse_rules, sets,
 };
 use crate::model::{Location, Protocol, ServicePort, Target};
 use crate::select::{Selection, select};
@@ -35,11 +35,19 @@ pub struct Settings {
 /// What a client asks for: `None` stands for any address of the node.
 type Question = (Option<Ipv4Addr>, Protocol, u16);
 
-/// The table for these services. Of two services that claim the same question the first gets it.
+/// The table for these services, and for `foreign` addresses that are left alone. Of two services that claim the same question the first gets it.
 #[must_use]
-pub fn compile(services: &[ServicePort], location: &Location, settings: &Settings) -> Table {
+pub fn compile(
+    services: &[ServicePort],
+    foreign: &[Ipv4Addr],
+    location: &Location,
+    settings: &Settings,
+) -> Table {
     let mut compiler =
         Compiler { table: skeleton(settings), asked: BTreeSet::new(), entries: BTreeSet::new() };
+    for address in foreign {
+        compiler.put(sets::FOREIGN, address.octets().to_vec(), Value::None);
+    }
     for service in services {
         compiler.service(service, &select(service, location));
     }
@@ -69,6 +77,7 @@ fn skeleton(settings: &Settings) -> Table {
         (sets::STICKY, Set::new(&with_endpoint, Data::None)),
         (sets::LOCAL_STICKY, Set::new(&with_endpoint, Data::None)),
         (sets::HAIRPIN, Set::new(&[Type::Ipv4, Type::Ipv4], Data::None)),
+        (sets::FOREIGN, Set::new(&[Type::Ipv4], Data::None)),
         (sets::REFUSED, Set::new(&question, Data::Verdict)),
         (sets::REFUSED_NODE_PORTS, Set::new(&node_port, Data::Verdict)),
     ];
@@ -97,10 +106,14 @@ impl Compiler {
         }
         for address in &service.external_ips {
             let question = (Some(*address), service.protocol, service.port);
-            self.outside(service, selection, question);
+            self.outside(service, selection, question, &[]);
+        }
+        for address in &service.balancer_ips {
+            let question = (Some(*address), service.protocol, service.port);
+            self.outside(service, selection, question, &service.source_ranges);
         }
         if let Some(port) = service.node_port {
-            self.outside(service, selection, (None, service.protocol, port));
+            self.outside(service, selection, (None, service.protocol, port), &[]);
         }
         for endpoint in service.endpoints.iter().filter(|endpoint| endpoint.local) {
             let address = endpoint.target.address.octets();
@@ -117,14 +130,14 @@ impl Compiler {
         match (targets.is_empty(), service.internal_local && !selection.anywhere.is_empty()) {
             (false, _) => {
                 let spread = self.spread(service, question, Pool::Anywhere, targets);
-                self.answer(question, Entry::Inside(spread));
+                self.answer(question, Entry::Inside(spread), &[]);
             }
             (true, true) => self.refuse(question, Verdict::Drop),
             (true, false) => self.refuse(question, Verdict::Goto(REFUSE.to_owned())),
         }
     }
 
-    fn outside(&mut self, service: &ServicePort, selection: &Selection, question: Question) {
+    fn outside(&mut self, service: &ServicePort, selection: &Selection, question: Question, ranges: &[Cidr]) {
         if !self.claim(service, question) {
             return;
         }
@@ -138,7 +151,7 @@ impl Compiler {
         } else {
             Entry::Outside(all)
         };
-        self.answer(question, entry);
+        self.answer(question, entry, ranges);
     }
 
     fn claim(&mut self, service: &ServicePort, question: Question) -> bool {
@@ -177,9 +190,15 @@ impl Compiler {
         Spread { front, pool, count, sticky_seconds: service.affinity_seconds }
     }
 
-    fn answer(&mut self, question: Question, entry: Entry) {
+    fn answer(&mut self, question: Question, entry: Entry, ranges: &[Cidr]) {
         self.entries.insert(entry);
-        let verdict = Value::Verdict(Verdict::Goto(entry.name()));
+        let mut first = entry.name();
+        if !ranges.is_empty() {
+            let (name, rules) = guard(&first, ranges);
+            self.table.chain(&name, rules);
+            first = name;
+        }
+        let verdict = Value::Verdict(Verdict::Goto(first));
         match question.0 {
             Some(_) => self.put(sets::SERVICES, with_address(question), verdict),
             None => self.put(sets::NODE_PORTS, without_address(question), verdict),
@@ -277,3 +296,6 @@ fn address_at(bytes: &[u8], at: usize) -> Option<Ipv4Addr> {
 fn port_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_be_bytes)
 }
+
+#[cfg(test)]
+mod tests;

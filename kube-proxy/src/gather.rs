@@ -41,6 +41,15 @@ pub fn gather(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node: &s
     ports
 }
 
+/// Cluster addresses of services that somebody else looks after: they are not for us to refuse.
+#[must_use]
+pub fn foreign_addresses(services: &[Arc<Service>]) -> Vec<Ipv4Addr> {
+    let foreign = services
+        .iter()
+        .filter(|s| s.metadata.labels.as_ref().is_some_and(|l| l.contains_key(PROXY_NAME_LABEL)));
+    foreign.filter_map(|service| service.spec.as_ref()?.cluster_ip.as_ref()?.parse().ok()).collect()
+}
+
 fn is_ours(service: &Service) -> bool {
     let labelled = |label| service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(label));
     let spec = service.spec.as_ref();
@@ -65,9 +74,9 @@ fn service_port(
     cluster_ips.sort_unstable();
     cluster_ips.dedup();
     let mut external_ips = addresses(spec.external_ips.as_deref().unwrap_or_default());
-    external_ips.extend(balancer_ips(service));
     external_ips.sort_unstable();
     external_ips.dedup();
+    let ranges = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
     let sticky = spec.session_affinity.as_deref() == Some("ClientIP");
     let seconds = || {
         let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
@@ -79,6 +88,8 @@ fn service_port(
         port: u16::try_from(port.port).ok()?,
         cluster_ips,
         external_ips,
+        balancer_ips: balancer_ips(service).collect(),
+        source_ranges: ranges.iter().filter_map(|range| range.trim().parse().ok()).collect(),
         node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
         affinity_seconds: sticky.then(|| u32::try_from(seconds()).unwrap_or(1).max(1)),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
@@ -194,12 +205,14 @@ mod tests {
     #[test]
     fn affinity_policies_and_balancers_should_be_read() {
         let extra = json!({
-            "spec": { "sessionAffinity": "ClientIP", "externalTrafficPolicy": "Local", "externalIPs": ["1.2.3.4"] },
+            "spec": { "sessionAffinity": "ClientIP", "externalTrafficPolicy": "Local", "externalIPs": ["1.2.3.4"], "loadBalancerSourceRanges": ["192.0.2.0/24"] },
             "status": { "loadBalancer": { "ingress": [{ "ip": "5.6.7.8" }, { "ip": "9.9.9.9", "ipMode": "Proxy" }] } },
         });
         let ports = gather(&[service(extra)], &[], "n1");
         assert_eq!(ports[0].affinity_seconds, Some(10_800));
         assert!(ports[0].external_local && !ports[0].internal_local);
-        assert_eq!(ports[0].external_ips, [Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(5, 6, 7, 8)]);
+        assert_eq!(ports[0].external_ips, [Ipv4Addr::new(1, 2, 3, 4)]);
+        assert_eq!(ports[0].balancer_ips, [Ipv4Addr::new(5, 6, 7, 8)]);
+        assert_eq!(ports[0].source_ranges, ["192.0.2.0/24".parse().unwrap()]);
     }
 }

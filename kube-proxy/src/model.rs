@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use netlink::Cidr;
+
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
@@ -75,8 +77,12 @@ pub struct ServicePort {
     pub port: u16,
     /// Addresses inside the cluster.
     pub cluster_ips: Vec<Ipv4Addr>,
-    /// Addresses that somebody routes to the nodes, load balancers' included.
+    /// Addresses that somebody routes to the nodes.
     pub external_ips: Vec<Ipv4Addr>,
+    /// Addresses of load balancers that pass packets on as they are.
+    pub balancer_ips: Vec<Ipv4Addr>,
+    /// Who may ask at the load balancers' addresses; empty: everybody.
+    pub source_ranges: Vec<Cidr>,
     /// The port on every node.
     pub node_port: Option<u16>,
     /// For so many seconds a client stays with its endpoint.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::compile::{Settings, changed_udp, compile};
-use crate::gather::gather;
+use crate::gather::{foreign_addresses, gather};
 use crate::health::{self, Health};
 use crate::model::Location;
 use crate::{Config, Error, stale};
@@ -148,8 +148,9 @@ impl Syncer {
     fn sync(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         let location = self.sources.location();
-        let services = gather(&self.sources.services.list(), &self.sources.slices.list(), &location.node);
-        let desired = compile(&services, &location, &self.settings);
+        let objects = self.sources.services.list();
+        let services = gather(&objects, &self.sources.slices.list(), &location.node);
+        let desired = compile(&services, &foreign_addresses(&objects), &location, &self.settings);
         if self.installed.is_some() && !nft::table_exists(Family::Ipv4, &self.settings.table)? {
             tracing::warn!("the service table is gone; somebody flushed the rules. Installing it again");
             self.installed = None;

@@ -69,6 +69,8 @@ mod tests {
             port: 80,
             cluster_ips: Vec::new(),
             external_ips: Vec::new(),
+            balancer_ips: Vec::new(),
+            source_ranges: Vec::new(),
             node_port: None,
             affinity_seconds: None,
             external_local: false,

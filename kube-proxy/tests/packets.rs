@@ -72,6 +72,19 @@ impl Node {
         self.api.put("services", &service);
     }
 
+    /// The same with a load balancer at 192.168.77.201 in front.
+    fn balanced_service(&self, changes: Value) {
+        let mut service = json!({
+            "metadata": { "name": "web", "namespace": "default" },
+            "spec": { "type": "LoadBalancer", "clusterIP": SERVICE, "ports": [{ "name": "tcp", "port": 80 }] },
+            "status": { "loadBalancer": { "ingress": [{ "ip": "192.168.77.201" }] } },
+        });
+        for (field, value) in changes.as_object().unwrap() {
+            service["spec"][field] = value.clone();
+        }
+        self.api.put("services", &service);
+    }
+
     /// Its endpoints: address, node, conditions.
     fn endpoints(&self, endpoints: &[(Ipv4Addr, &str, Value)]) {
         let endpoints: Vec<Value> = endpoints
@@ -270,6 +283,30 @@ fn local_policies_should_keep_to_this_node_and_show_the_clients_address() {
         let ending = json!({ "ready": false, "serving": true, "terminating": true });
         node.endpoints(&[(a_ip, "n1", ending)]);
         eventually("the ending endpoint answers", || who(ask(&client, at(SERVICE, 80))) == "a").await;
+    });
+}
+
+#[test]
+fn external_addresses_should_answer_those_who_may_ask() {
+    in_lab(|lab, host, directory| async {
+        let node = Node::start(host, directory).await;
+        let (friend, stranger) = (lab.host(), lab.host());
+        let (_a, a_ip) = node.pod("a").await;
+        let external = at([203, 0, 113, 5], 80);
+        let balancer = at([192, 168, 77, 201], 80);
+        for outside in [&friend, &stranger] {
+            outside.default_route_by(host.ip);
+            outside.host_route_by([192, 168, 77, 201].into(), host.ip);
+        }
+        node.service(json!({ "externalIPs": ["203.0.113.5"] }));
+        node.endpoints(&[(a_ip, "n1", json!({}))]);
+        eventually("the external address answers", || who(ask(&stranger.namespace, external)) == "a").await;
+        let ranges = json!({ "loadBalancerSourceRanges": [format!("{}/32", friend.ip)] });
+        node.balanced_service(ranges);
+        eventually("the balancer answers a friend", || who(ask(&friend.namespace, balancer)) == "a").await;
+        assert_eq!(who(ask(&stranger.namespace, balancer)), "TimedOut");
+        node.balanced_service(json!({}));
+        eventually("the balancer answers anybody", || who(ask(&stranger.namespace, balancer)) == "a").await;
     });
 }
 

@@ -100,11 +100,20 @@ impl Host {
 
     /// Adds a default route by another host.
     pub fn default_route_by(&self, other: Ipv4Addr) {
+        self.route_by(Ipv4Addr::UNSPECIFIED, 0, other);
+    }
+
+    /// Adds a route to one address by another host.
+    pub fn host_route_by(&self, address: Ipv4Addr, other: Ipv4Addr) {
+        self.route_by(address, 32, other);
+    }
+
+    fn route_by(&self, to: Ipv4Addr, prefix_len: u8, other: Ipv4Addr) {
         let mut socket = RouteSocket::open_in(&self.namespace).unwrap();
         let index = socket.link("eth0").unwrap().unwrap().index;
-        let (destination, gateway) = (IpAddr::from([0, 0, 0, 0]), Some(IpAddr::V4(other)));
+        let (destination, gateway) = (IpAddr::V4(to), Some(IpAddr::V4(other)));
         let (onlink, source, protocol) = (false, None, 4);
-        let route = Route { destination, prefix_len: 0, gateway, onlink, index, source, protocol };
+        let route = Route { destination, prefix_len, gateway, onlink, index, source, protocol };
         socket.replace_route(&route).unwrap();
     }
 }
