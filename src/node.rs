@@ -51,6 +51,9 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
     proxy.cluster_cidr = Some(pods);
     proxy.service_cidr = Some(services);
     parts.start("kube-proxy", kube_proxy::run(proxy, access.proxy, parts.shutdown()));
+    let mut dns = network::dns::Config::new(&settings.instance, CLUSTER_DOMAIN, settings.dns_address());
+    dns.cluster_networks = vec![pods, services];
+    parts.start("cluster DNS", network::dns::run(dns, access.dns, parts.shutdown()));
     Ok(())
 }
 
