@@ -56,6 +56,10 @@ pub struct Agent {
     pub pod_count: Arc<std::sync::atomic::AtomicUsize>,
     /// Tells the node's status that it should look again.
     pub node_changed: tokio::sync::Notify,
+    /// The last measurements of CPU, for rates.
+    pub measured: crate::agent::Measured,
+    /// When the agent started.
+    pub started_at: jiff::Timestamp,
     pressure: Mutex<Pressure>,
     api_port: AtomicU16,
 }
@@ -95,6 +99,8 @@ impl Agent {
             pods_changed: Arc::default(),
             pod_count: Arc::default(),
             node_changed: tokio::sync::Notify::new(),
+            measured: crate::agent::Measured::default(),
+            started_at: jiff::Timestamp::now(),
             pressure: Mutex::default(),
             api_port: AtomicU16::new(config.serving.address.port()),
             runtime_name: runtime.0,

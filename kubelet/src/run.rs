@@ -38,6 +38,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     register(&agent, &shutdown).await?;
     tasks.spawn(keep_lease(agent.clone(), shutdown.clone()));
     tasks.spawn(StatusLoop::new(agent.clone()).run(shutdown.clone()));
+    tasks.spawn(agent::rotate_logs(agent.clone(), shutdown.clone()));
     tasks.spawn(PodManager::new(agent.clone()).run(shutdown.clone()));
     tasks.spawn(runtime_events(&agent).run(shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {

@@ -1,19 +1,26 @@
 //! The agent API's listener: TLS, and one task per connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
-use hyper_util::rt::TokioIo;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::Service;
 
-use super::tls;
+use super::access::{Access, Caller};
+use super::{routes, tls};
 use crate::Error;
 use crate::agent_state::Agent;
 use crate::config::Config;
+
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEADERS: Duration = Duration::from_secs(10);
+/// After a failed accept (no file descriptors left), before the next.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// A bound listener.
 pub struct Listener {
@@ -38,27 +45,55 @@ impl Listener {
         self.port
     }
 
-    /// Serves until shutdown.
+    /// Serves until shutdown; streams end with it.
     pub async fn serve(self, agent: Arc<Agent>, shutdown: CancellationToken) {
-        let router: Router = Router::new().route("/healthz", get(|| async { "ok" }));
-        let _ = agent;
+        let router = routes::router(agent.clone(), Arc::new(Access::new(agent)));
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
                 () = shutdown.cancelled() => return,
             };
-            let Ok((stream, _)) = accepted else { continue };
-            let (acceptor, router) = (self.acceptor.clone(), router.clone());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = TowerToHyperService::new(router);
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .with_upgrades();
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection to the agent API ended");
+            match accepted {
+                Ok((stream, _)) => {
+                    let serving = serve_one(stream, self.acceptor.clone(), router.clone());
+                    let shutdown = shutdown.clone();
+                    tokio::spawn(async move { shutdown.run_until_cancelled(serving).await });
                 }
-            });
+                Err(error) => {
+                    tracing::warn!(%error, "the agent API cannot accept a connection");
+                    tokio::time::sleep(BREATH).await;
+                }
+            }
         }
+    }
+}
+
+async fn serve_one(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY");
+    }
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake with the agent API failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let caller = certificate.and_then(|certificate| Caller::of_certificate(certificate));
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        if let Some(caller) = &caller {
+            request.extensions_mut().insert(caller.clone());
+        }
+        router.clone().call(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection to the agent API ended");
     }
 }

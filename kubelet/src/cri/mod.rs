@@ -7,4 +7,4 @@ mod snapshot;
 
 pub use client::{Cri, CriError};
 pub use events::RuntimeEvents;
-pub use snapshot::{ContainerRecord, PodRuntime, RunState};
+pub use snapshot::{ContainerRecord, PodRuntime, RunState, nanoseconds};

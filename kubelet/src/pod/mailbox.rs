@@ -31,7 +31,7 @@ pub struct Mailbox {
     notify: Notify,
     /// The grace period, as soon as the pod is to end; it only shrinks.
     grace: watch::Sender<Option<i64>>,
-    latest: Mutex<Arc<Pod>>,
+    latest: watch::Sender<Arc<Pod>>,
 }
 
 impl Mailbox {
@@ -41,7 +41,7 @@ impl Mailbox {
             news: Mutex::default(),
             notify: Notify::new(),
             grace: watch::Sender::new(None),
-            latest: Mutex::new(pod.clone()),
+            latest: watch::Sender::new(pod.clone()),
         };
         mailbox.put(pod);
         mailbox
@@ -52,7 +52,6 @@ impl Mailbox {
         if pod.is_deleted() {
             self.shrink_grace(pod.grace_s());
         }
-        *self.latest.lock() = pod.clone();
         self.news.lock().pod = Some(pod);
         self.notify.notify_one();
     }
@@ -98,14 +97,19 @@ impl Mailbox {
         self.notify.notified().await;
     }
 
-    /// The newest version of the object, its status as the worker last said it where it is newer.
+    /// The newest version of the object, with the status that the worker made.
     pub fn latest(&self) -> Arc<Pod> {
-        self.latest.lock().clone()
+        self.latest.borrow().clone()
     }
 
     /// Notes the worker's newest version, for readers.
     pub fn set_latest(&self, pod: Arc<Pod>) {
-        *self.latest.lock() = pod;
+        self.latest.send_replace(pod);
+    }
+
+    /// The worker's versions as they come.
+    pub fn versions(&self) -> watch::Receiver<Arc<Pod>> {
+        self.latest.subscribe()
     }
 
     /// The grace period, once the pod is to end.

@@ -125,6 +125,7 @@ impl Worker {
         if let Some(pod) = news.pod {
             self.writer.seen(&pod);
             self.pod = Arc::new(with_own_status(&pod, self.pod.status.as_ref()));
+            self.mailbox.set_latest(self.pod.clone());
         }
     }
 

@@ -1,0 +1,154 @@
+//! `/containerLogs`: which log is meant, and from where.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::follow::{self, Selection};
+use super::routes::{Shared, find};
+use super::{Refusal, streams};
+use crate::agent_state::Agent;
+use crate::cri::{ContainerRecord, RunState};
+use crate::pod::{Mailbox, PodExt};
+
+/// Chunks on their way to the client.
+const CHUNKS: usize = 8;
+
+/// What of a log is asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Options {
+    follow: Option<String>,
+    previous: Option<String>,
+    timestamps: Option<String>,
+    tail_lines: Option<u64>,
+    limit_bytes: Option<u64>,
+    since_seconds: Option<i64>,
+    since_time: Option<String>,
+    stream: Option<String>,
+}
+
+fn is_set(flag: Option<&String>) -> bool {
+    flag.is_some_and(|flag| matches!(flag.as_str(), "true" | "1" | ""))
+}
+
+pub(super) async fn serve(
+    State(agent): Shared,
+    Path((namespace, name, container)): Path<(String, String, String)>,
+    Query(options): Query<Options>,
+) -> Result<Response, Refusal> {
+    let pod = find(&agent, &namespace, &name)?;
+    if !pod.all_containers().any(|c| c.name == container) {
+        let message = format!("container \"{container}\" not found in pod \"{name}\"");
+        return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+    }
+    let record = choose(&agent, &pod, &container, is_set(options.previous.as_ref())).await?;
+    let since = match (&options.since_time, options.since_seconds) {
+        (Some(time), _) => Some(time.parse::<Timestamp>().map_err(|error| {
+            Refusal::new(StatusCode::BAD_REQUEST, format!("invalid sinceTime: {error}"))
+        })?),
+        (None, Some(seconds)) => Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok(),
+        (None, None) => None,
+    };
+    let selection = Selection {
+        tail_lines: options.tail_lines,
+        limit_bytes: options.limit_bytes,
+        since: since.map(|since| since.to_string().into_bytes()),
+        timestamps: is_set(options.timestamps.as_ref()),
+        stream: options.stream.filter(|stream| stream != "All").map(|s| s.to_lowercase().into_bytes()),
+    };
+    let follow = is_set(options.follow.as_ref()) && record.state != RunState::Exited;
+    let mailbox = agent.pods.lock().get(pod.uid()).cloned();
+    let (sender, receiver) = mpsc::channel::<Bytes>(CHUNKS);
+    let path = PathBuf::from(&record.log_path);
+    tokio::spawn(async move {
+        let ended = async move {
+            match mailbox.filter(|_| follow) {
+                Some(mailbox) => container_ended(mailbox, &record.id).await,
+                None => {}
+            }
+        };
+        if let Err(error) = follow::send(&path, &selection, follow, ended, &sender).await {
+            tracing::debug!(path = %path.display(), %error, "a log could not be sent");
+        }
+    });
+    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>));
+    Ok(([("content-type", "text/plain")], body).into_response())
+}
+
+/// The container whose log is meant: the newest, or the one before it.
+async fn choose(agent: &Agent, pod: &Pod, name: &str, previous: bool) -> Result<ContainerRecord, Refusal> {
+    let runtime = streams::observe(agent, pod).await?;
+    let mut records = runtime.containers.into_iter().filter(|c| c.name == name && c.state != RunState::Created);
+    let pod_name = pod.name();
+    if !previous {
+        return records.next().ok_or_else(|| {
+            let reason = waiting_reason(pod, name).unwrap_or_else(|| "ContainerCreating".to_string());
+            let message = if matches!(reason.as_str(), "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName") {
+                format!("container \"{name}\" in pod \"{pod_name}\" is waiting to start: trying and failing to pull image")
+            } else {
+                format!("container \"{name}\" in pod \"{pod_name}\" is waiting to start: {reason}")
+            };
+            Refusal::new(StatusCode::BAD_REQUEST, message)
+        });
+    }
+    let mut ended = records.filter(|c| c.state == RunState::Exited);
+    let current_ended = status_of(pod, name).is_none_or(|s| s.last_state.as_ref().is_none_or(|l| l.terminated.is_none()));
+    let message = format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found");
+    let last = status_of(pod, name).and_then(|s| s.last_state.clone()).and_then(|s| s.terminated);
+    let wanted = last.and_then(|t| t.container_id).and_then(|id| id.rsplit('/').next().map(str::to_string));
+    let found = ended.find(|c| wanted.as_ref().is_none_or(|wanted| *wanted == c.id));
+    found.filter(|_| !current_ended).ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, message))
+}
+
+fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let init = status.init_container_statuses.iter().flatten();
+    init.chain(status.container_statuses.iter().flatten()).find(|c| c.name == name)
+}
+
+fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
+    status_of(pod, name)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
+}
+
+/// Returns when the container does not run any more, as its pod's worker sees it.
+async fn container_ended(mailbox: Arc<Mailbox>, id: &str) {
+    let mut versions = mailbox.versions();
+    drop(mailbox);
+    let suffix = format!("://{id}");
+    let runs = |pod: &Arc<Pod>| {
+        let status = pod.status.as_ref();
+        let all = status.iter().flat_map(|s| {
+            s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+        });
+        // Until the worker has seen the container, it is taken to run.
+        let mut of_this = all.filter(|c| c.container_id.as_deref().is_some_and(|known| known.ends_with(&suffix)));
+        match of_this.next() {
+            Some(status) => status.state.as_ref().is_some_and(|state| state.running.is_some()),
+            None => status.is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed"))) && !moved_on(pod, id),
+        }
+    };
+    // An error: the worker is gone, and the pod with it.
+    let _ = versions.wait_for(|pod| !runs(pod)).await;
+}
+
+/// Whether a later container has taken this one's place.
+fn moved_on(pod: &Pod, id: &str) -> bool {
+    let status = pod.status.as_ref();
+    let all = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    all.into_iter().any(|c| {
+        let last = c.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+        last.and_then(|t| t.container_id.as_ref()).is_some_and(|last| last.ends_with(id))
+    })
+}
