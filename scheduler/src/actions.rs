@@ -10,7 +10,7 @@ use kube::core::{ObjectMeta, Status};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use crate::decide::Unschedulable;
+use crate::decide::{Nomination, Unschedulable};
 use crate::model::PodInfo;
 
 /// How a binding ended.
@@ -18,9 +18,7 @@ use crate::model::PodInfo;
 pub(crate) enum Bound {
     /// The pod is bound.
     Done,
-    /// The pod is gone or bound already; what the informer says counts.
-    Moot,
-    /// It did not work; another try may.
+    /// It did not work; if the pod is still pending by then, another try may.
     Failed,
 }
 
@@ -64,8 +62,9 @@ impl Actions {
                 Bound::Done
             }
             Err(error) if error.is_not_found() || error.is_conflict() => {
-                tracing::debug!(pod = %pod.key, node, %error, "binding is moot");
-                Bound::Moot
+                // It is gone, on its way out, gated or bound by somebody else.
+                tracing::debug!(pod = %pod.key, node, %error, "binding refused");
+                Bound::Failed
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key, node, %error, "binding failed; trying again");
@@ -81,17 +80,17 @@ impl Actions {
         tracing::debug!(pod = %pod.key, reason = %verdict.message, "unschedulable");
         let message = verdict.message.clone();
         self.recorder.record(&*pod.object, EventType::Warning, "FailedScheduling", message);
-        let nominated = verdict.preemption.as_ref().map(|preemption| &*preemption.node);
-        if let Some(patch) = status_patch(pod, &verdict.message, nominated, Timestamp::now()) {
+        if let Some(patch) = status_patch(pod, verdict, Timestamp::now()) {
             let (api, params) = (self.pods(pod), PatchParams::default());
             match api.patch_status(&pod.key.name, &params, &Patch::Strategic(&patch)).await {
-                Err(error) if !error.is_not_found() => {
+                // Somebody changed it since: what was found out about it may be out of date.
+                Err(error) if !error.is_not_found() && !error.is_conflict() => {
                     tracing::warn!(pod = %pod.key, %error, "cannot write why the pod is unschedulable");
                 }
                 _ => {}
             }
         }
-        if let Some(preemption) = &verdict.preemption {
+        if let Nomination::New(preemption) = &verdict.nomination {
             for victim in &preemption.victims {
                 self.evict(pod, victim, &preemption.node).await;
             }
@@ -135,17 +134,21 @@ impl Actions {
 }
 
 /// The change of a pod's status that says why it cannot be scheduled; `None` if it says so already.
-fn status_patch(pod: &PodInfo, message: &str, nominated: Option<&str>, now: Timestamp) -> Option<Value> {
+fn status_patch(pod: &PodInfo, verdict: &Unschedulable, now: Timestamp) -> Option<Value> {
     let status = pod.object.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let current = conditions.into_iter().flatten().find(|condition| condition.type_ == "PodScheduled");
-    let is_new = current.is_none_or(|current| current.status != "False");
     let says_so = current.is_some_and(|current| {
         current.status == "False"
             && current.reason.as_deref() == Some("Unschedulable")
-            && current.message.as_deref() == Some(message)
+            && current.message.as_deref() == Some(&verdict.message)
     });
-    let renominated = nominated.is_some() && nominated != pod.nominated_node();
+    let nominated = match &verdict.nomination {
+        Nomination::New(preemption) => Some(&*preemption.node),
+        Nomination::Kept => pod.nominated_node(),
+        Nomination::None => None,
+    };
+    let renominated = nominated != pod.nominated_node();
     if says_so && !renominated {
         return None;
     }
@@ -153,10 +156,11 @@ fn status_patch(pod: &PodInfo, message: &str, nominated: Option<&str>, now: Time
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
-        "message": message,
+        "message": verdict.message,
         "observedGeneration": pod.object.metadata.generation,
     });
-    if is_new && let Some(condition) = condition.as_object_mut() {
+    let is_change = current.is_none_or(|current| current.status != "False");
+    if is_change && let Some(condition) = condition.as_object_mut() {
         let at = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         condition.insert("lastTransitionTime".into(), at.into());
     }
@@ -164,5 +168,6 @@ fn status_patch(pod: &PodInfo, message: &str, nominated: Option<&str>, now: Time
     if renominated && let Some(status) = status.as_object_mut() {
         status.insert("nominatedNodeName".into(), json!(nominated));
     }
-    Some(json!({"metadata": {"uid": pod.uid}, "status": status}))
+    let metadata = json!({"uid": pod.uid, "resourceVersion": pod.object.metadata.resource_version});
+    Some(json!({"metadata": metadata, "status": status}))
 }

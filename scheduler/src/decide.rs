@@ -8,7 +8,7 @@ use rand::Rng;
 use crate::events::Plugin;
 use crate::model::{Cluster, NodeInfo, PodInfo};
 use crate::plugins::{self, Difference, Filter, Rejection};
-use crate::preempt::{self, Preemption};
+use crate::preempt::{self, NoPreemption, Preemption};
 
 /// With more nodes than this, not all of them are looked at once enough are found.
 const CANDIDATES_MIN: usize = 100;
@@ -29,8 +29,19 @@ pub struct Unschedulable {
     pub message: String,
     /// Which plugins refused nodes: events that concern them are worth another try.
     pub rejected_by: Vec<Plugin>,
-    /// Pods to evict so that it fits.
-    pub preemption: Option<Preemption>,
+    /// Whether room is being made for it.
+    pub nomination: Nomination,
+}
+
+/// Whether room is being made for a pod on some node.
+#[derive(Debug)]
+pub enum Nomination {
+    /// No; a nomination of before is void.
+    None,
+    /// As before: earlier victims are still leaving.
+    Kept,
+    /// Yes, by evicting these pods.
+    New(Preemption),
 }
 
 /// Why nodes were refused.
@@ -153,21 +164,21 @@ fn explain(
     if refusals.nodes.is_empty() {
         // Any node may do, once there is one.
         let message = "no nodes available to schedule pods".to_owned();
-        return Unschedulable { message, rejected_by: vec![Plugin::NodeName], preemption: None };
+        return Unschedulable { message, rejected_by: vec![Plugin::NodeName], nomination: Nomination::None };
     }
     let mut rejected_by: Vec<Plugin> = refusals.nodes.iter().map(|(_, rejection)| rejection.plugin).collect();
     rejected_by.sort_unstable();
     rejected_by.dedup();
     let reasons = refusals.nodes.iter().flat_map(|(_, rejection)| &rejection.reasons);
     let mut message = summary(refusals.nodes.len(), reasons.map(|reason| &**reason));
-    let preemption = match preempt::find(cluster, pod, refusals, filters) {
-        Ok(preemption) => Some(preemption),
+    let nomination = match preempt::find(cluster, pod, refusals, filters) {
+        Ok(preemption) => Nomination::New(preemption),
         Err(reason) => {
             message.push_str(&format!(" preemption: {reason}"));
-            None
+            if matches!(reason, NoPreemption::VictimsLeaving) { Nomination::Kept } else { Nomination::None }
         }
     };
-    Unschedulable { message, rejected_by, preemption }
+    Unschedulable { message, rejected_by, nomination }
 }
 
 /// Counts equal reasons: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`

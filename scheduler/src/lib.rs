@@ -18,7 +18,7 @@ mod preempt;
 pub mod queue;
 mod shell;
 
-pub use decide::{Decision, Unschedulable, decide};
+pub use decide::{Decision, Nomination, Unschedulable, decide};
 pub use preempt::Preemption;
 
 use client::leader::{LeaderConfig, run_as_leader};

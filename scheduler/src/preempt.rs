@@ -27,6 +27,20 @@ pub struct Preemption {
     pub victims: Vec<Arc<PodInfo>>,
 }
 
+/// Why nobody is evicted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoPreemption {
+    /// The pod does not want it.
+    #[error("not eligible due to preemptionPolicy=Never.")]
+    NotWanted,
+    /// It was done already, and takes its time.
+    #[error("not eligible due to a terminating pod on the nominated node.")]
+    VictimsLeaving,
+    /// It would not help on any node.
+    #[error("{0}")]
+    NotHelpful(String),
+}
+
 struct Candidate<'a> {
     node: &'a NodeInfo,
     victims: Vec<Arc<PodInfo>>,
@@ -39,7 +53,7 @@ pub(crate) fn find(
     pod: &PodInfo,
     refusals: &Refusals<'_>,
     filters: &[Box<dyn Filter + '_>],
-) -> Result<Preemption, String> {
+) -> Result<Preemption, NoPreemption> {
     eligible(cluster, pod, refusals)?;
     let wanted = (refusals.nodes.len() * NODES_TRIED_PERCENT / 100).max(NODES_TRIED_MIN);
     let mut candidates: Vec<Candidate> = Vec::new();
@@ -72,13 +86,15 @@ pub(crate) fn find(
     });
     match best {
         Some(best) => Ok(Preemption { node: Arc::clone(&best.node.name), victims: best.victims }),
-        None => Err(summary(refusals.nodes.len(), reasons.iter().map(String::as_str))),
+        None => {
+            Err(NoPreemption::NotHelpful(summary(refusals.nodes.len(), reasons.iter().map(String::as_str))))
+        }
     }
 }
 
-fn eligible(cluster: &Cluster, pod: &PodInfo, refusals: &Refusals<'_>) -> Result<(), String> {
+fn eligible(cluster: &Cluster, pod: &PodInfo, refusals: &Refusals<'_>) -> Result<(), NoPreemption> {
     if pod.spec().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
-        return Err("not eligible due to preemptionPolicy=Never.".into());
+        return Err(NoPreemption::NotWanted);
     }
     let Some(nominated) = pod.nominated_node() else { return Ok(()) };
     let hopeless = |(node, rejection): &(&NodeInfo, crate::plugins::Rejection)| {
@@ -90,7 +106,7 @@ fn eligible(cluster: &Cluster, pod: &PodInfo, refusals: &Refusals<'_>) -> Result
     let waits = cluster.node(nominated).is_some_and(|node| {
         node.pods.iter().any(|other| other.priority < pod.priority && other.is_terminating())
     });
-    if waits { Err("not eligible due to a terminating pod on the nominated node.".into()) } else { Ok(()) }
+    if waits { Err(NoPreemption::VictimsLeaving) } else { Ok(()) }
 }
 
 /// The pods that have to leave a node, or why that does not help.

@@ -3,7 +3,6 @@
 //! Everything heard is taken in before the next decision. Decisions are made one after another; what they ask for is
 //! done by tasks of their own, a bounded number at a time, whose results come back to the loop.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Config;
 use crate::actions::{Actions, Bound};
-use crate::decide::{Decision, decide, might_fit};
+use crate::decide::{Decision, Nomination, decide, might_fit};
 use crate::events::{ClusterEvents, Plugin};
 use crate::model::{Cluster, PodInfo};
 use crate::queue::Queue;
@@ -38,8 +37,6 @@ struct Shell {
     scheduler_name: String,
     cluster: Cluster,
     queue: Queue,
-    /// Bindings under way, by the pod's UID.
-    binding: HashMap<String, Arc<PodInfo>>,
     actions: Actions,
     room: Arc<Semaphore>,
     tasks: JoinSet<()>,
@@ -82,7 +79,6 @@ pub(crate) async fn run(
         scheduler_name: config.scheduler_name.clone(),
         cluster: Cluster::default(),
         queue: Queue::default(),
-        binding: HashMap::new(),
         actions,
         room: Arc::new(Semaphore::new(ACTIONS_MAX)),
         tasks: JoinSet::new(),
@@ -161,9 +157,9 @@ impl Shell {
         let actions = self.actions.clone();
         match decision {
             Decision::Assign(node) => {
+                // It stays in the queue, popped, until the informer shows it on the node: what is heard of it until then
+                // may be older than the binding.
                 self.cluster.place(Arc::clone(&pod), &node);
-                self.queue.remove(&pod.uid);
-                self.binding.insert(pod.uid.clone(), Arc::clone(&pod));
                 self.wake_after_placement();
                 let outcomes = self.outcomes.clone();
                 self.tasks.spawn(async move {
@@ -174,8 +170,12 @@ impl Shell {
                 });
             }
             Decision::Unschedulable(verdict) => {
-                if let Some(preemption) = &verdict.preemption {
-                    self.cluster.nominate(Arc::clone(&pod), &preemption.node);
+                match &verdict.nomination {
+                    Nomination::New(preemption) => {
+                        self.cluster.nominate(Arc::clone(&pod), &preemption.node);
+                    }
+                    Nomination::Kept => {}
+                    Nomination::None => self.cluster.unnominate(&pod.uid),
                 }
                 self.queue.put_back_unschedulable(&pod.uid, verdict.rejected_by.clone(), Instant::now());
                 self.tasks.spawn(async move {
@@ -187,19 +187,10 @@ impl Shell {
     }
 
     fn binding_ended(&mut self, outcome: Outcome) {
-        let Some(pod) = self.binding.remove(&outcome.uid) else { return };
-        match outcome.bound {
-            Bound::Done => {}
-            Bound::Moot => {
-                self.unplace(&outcome.uid);
-            }
-            Bound::Failed => {
-                self.unplace(&outcome.uid);
-                let now = Instant::now();
-                let uid = pod.uid.clone();
-                self.queue.set(pod, now);
-                self.queue.put_back_failed(&uid, now);
-            }
+        // Gone from the queue, it is on its node or deleted by what the informer says, which counts more.
+        if outcome.bound == Bound::Failed && self.queue.get(&outcome.uid).is_some() {
+            self.unplace(&outcome.uid);
+            self.queue.put_back_failed(&outcome.uid, Instant::now());
         }
     }
 
@@ -211,17 +202,16 @@ impl Shell {
         let is_over = matches!(change, Change::Deleted(_)) || matches!(phase, Some("Succeeded" | "Failed"));
         let node = spec.and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty());
         if is_over {
-            self.binding.remove(uid);
             self.queue.remove(uid);
             self.cluster.unnominate(uid);
             self.unplace(uid);
         } else if let Some(node) = node {
             self.pod_is_on_node(pod, node);
-        } else if self.binding.contains_key(uid) {
-            // Decided already; the binding is on its way.
         } else if self.is_ours(pod) && pod.metadata.deletion_timestamp.is_none() {
             let info = Arc::new(PodInfo::new(Arc::clone(pod)));
-            if let Some(node) = info.nominated_node().map(ToOwned::to_owned) {
+            if let Some(node) = info.nominated_node().map(ToOwned::to_owned)
+                && self.cluster.placement(&info.uid).is_none()
+            {
                 self.cluster.nominate(Arc::clone(&info), &node);
             }
             self.queue.set(info, Instant::now());
@@ -234,7 +224,6 @@ impl Shell {
     fn pod_is_on_node(&mut self, pod: &Arc<Pod>, node: &str) {
         let info = Arc::new(PodInfo::new(Arc::clone(pod)));
         let uid = info.uid.clone();
-        self.binding.remove(&uid);
         self.queue.remove(&uid);
         let before = self.cluster.placement(&uid).cloned();
         let old = before

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use scheduler::events::Plugin;
 use scheduler::model::{Cluster, PodInfo};
-use scheduler::{Decision, Unschedulable, decide};
+use scheduler::{Decision, Nomination, Unschedulable, decide};
 use serde_json::{Value, json};
 
 fn merge(into: &mut Value, more: Value) {
@@ -268,7 +268,7 @@ fn a_more_important_pod_evicts_the_fewest_least_important_ones() {
         place(&mut cluster, pod(name, with(cpu, priority)), node);
     }
     let verdict = refused(&cluster, &pod("vip", with("1", 100)));
-    let preemption = verdict.preemption.unwrap();
+    let Nomination::New(preemption) = verdict.nomination else { panic!("{}", verdict.message) };
     assert_eq!(&*preemption.node, "n1");
     assert_eq!(preemption.victims.iter().map(|victim| victim.uid.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(verdict.message, "0/2 nodes are available: 2 Insufficient cpu.");
@@ -280,7 +280,7 @@ fn a_more_important_pod_evicts_the_fewest_least_important_ones() {
     let mut never = with("2", 100);
     merge(&mut never, json!({"spec": {"preemptionPolicy": "Never"}}));
     let verdict = refused(&cluster, &pod("shy", never));
-    assert!(verdict.preemption.is_none());
+    assert!(matches!(verdict.nomination, Nomination::None));
     assert!(verdict.message.ends_with("preemption: not eligible due to preemptionPolicy=Never."));
 }
 
