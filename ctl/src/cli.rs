@@ -56,6 +56,16 @@ pub enum Command {
     Get(verbs::get::Options),
     /// Delete objects
     Delete(verbs::delete::Options),
+    /// Wait until objects are as wanted
+    Wait(verbs::wait::Options),
+    /// Put a service in front of a workload's pods
+    Expose(verbs::expose::Options),
+    /// Let a node take no new pods
+    Cordon(verbs::drain::Nodes),
+    /// Let a node take new pods again
+    Uncordon(verbs::drain::Nodes),
+    /// Empty a node
+    Drain(verbs::drain::Options),
     /// Change the number of replicas
     Scale(verbs::scale::Options),
     /// Follow, list, undo, restart, pause and resume rollouts

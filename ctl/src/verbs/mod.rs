@@ -2,7 +2,9 @@
 
 pub mod apply;
 pub mod delete;
+pub mod drain;
 pub mod exec;
+pub mod expose;
 pub mod get;
 pub mod image;
 pub mod label;
@@ -11,3 +13,4 @@ pub mod rollout;
 pub mod scale;
 pub mod set;
 pub mod version;
+pub mod wait;

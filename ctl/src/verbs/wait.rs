@@ -1,0 +1,168 @@
+//! `wait`: until objects are as wanted, or gone.
+
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use futures::StreamExt;
+use serde_json::Value;
+
+use crate::api::is_not_found;
+use crate::cli::{Selection, Span};
+use crate::output::jsonpath::Template;
+use crate::output::table::text_of;
+use crate::session::{Session, Target, with_query};
+
+/// The flags of `wait`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Kinds and names
+    pub what: Vec<String>,
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
+    /// condition=Ready, condition=Ready=false, jsonpath={.status.phase}=Running, create or delete
+    #[arg(long = "for", value_name = "WHAT")]
+    pub wanted: String,
+    /// How long to wait; 0 looks once
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    pub timeout: Span,
+}
+
+enum Wanted {
+    Created,
+    Deleted,
+    Condition { kind: String, status: String },
+    Path { template: Template, value: Option<String> },
+}
+
+impl Wanted {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        if let Some(condition) = text.strip_prefix("condition=") {
+            let (kind, status) = condition.split_once('=').unwrap_or((condition, "True"));
+            return Ok(Self::Condition { kind: kind.to_string(), status: status.to_string() });
+        }
+        if let Some(rest) = text.strip_prefix("jsonpath=") {
+            let rest = rest.trim_matches('\'');
+            let (path, value) = match rest.rsplit_once("}=") {
+                Some((path, value)) => {
+                    (format!("{path}}}"), Some(value.trim_matches(['"', '\'']).to_string()))
+                }
+                None => (rest.to_string(), None),
+            };
+            return Ok(Self::Path { template: Template::parse(&path)?, value });
+        }
+        match text {
+            "delete" => Ok(Self::Deleted),
+            "create" => Ok(Self::Created),
+            _ => bail!(
+                "error: unrecognized condition: {text:?}; known are condition=, jsonpath=, create and delete"
+            ),
+        }
+    }
+
+    fn holds(&self, object: Option<&Value>) -> bool {
+        match (self, object) {
+            (Self::Deleted, object) => object.is_none(),
+            (Self::Created, object) => object.is_some(),
+            (_, None) => false,
+            (Self::Condition { kind, status }, Some(object)) => {
+                let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+                conditions.into_iter().flatten().any(|condition| {
+                    let is = |field: &str, wanted: &str| {
+                        condition[field].as_str().is_some_and(|text| text.eq_ignore_ascii_case(wanted))
+                    };
+                    is("type", kind) && is("status", status)
+                })
+            }
+            (Self::Path { template, value }, Some(object)) => {
+                let found = template.values(object);
+                match value {
+                    None => !found.is_empty(),
+                    Some(value) => found.first().is_some_and(|found| text_of(found) == *value),
+                }
+            }
+        }
+    }
+}
+
+/// Runs the verb.
+pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
+    let wanted = Wanted::parse(&options.wanted)?;
+    let deadline = Instant::now() + options.timeout.0;
+    let targets = match session.targets(&options.what, &options.selection).await {
+        Err(error) if is_not_found(&error) => Vec::new(),
+        found => found?,
+    };
+    if targets.is_empty() && !matches!(wanted, Wanted::Deleted) {
+        bail!("error: no matching resources found");
+    }
+    for target in targets {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match tokio::time::timeout(left, until(session, &target, &wanted)).await {
+            Ok(outcome) => outcome?,
+            Err(_) => bail!("error: timed out waiting for the condition on {}", target.reported()),
+        }
+        let done = if matches!(wanted, Wanted::Deleted) { "deleted" } else { "condition met" };
+        println!("{} {done}", target.reported());
+    }
+    Ok(())
+}
+
+async fn until(session: &Session, target: &Target, wanted: &Wanted) -> anyhow::Result<()> {
+    let collection = target.resource.collection(target.namespace.as_deref());
+    let only_this = format!("fieldSelector=metadata.name%3D{}", target.name);
+    loop {
+        let list = session.api.get(&with_query(&collection, &only_this)).await?;
+        let object = list["items"].as_array().and_then(|items| items.first());
+        if object.is_none() && !matches!(wanted, Wanted::Deleted | Wanted::Created) {
+            bail!("Error from server (NotFound): {} \"{}\" not found", target.resource.plural, target.name);
+        }
+        if wanted.holds(object) {
+            return Ok(());
+        }
+        let version = list
+            .pointer("/metadata/resourceVersion")
+            .and_then(Value::as_str)
+            .context("the list has no version")?;
+        let query = format!("{only_this}&watch=true&resourceVersion={version}");
+        let mut events =
+            Box::pin(session.api.watch(&with_query(&collection, &query), "application/json").await?);
+        while let Some(event) = events.next().await {
+            let event = event?;
+            let object = match event["type"].as_str() {
+                Some("ERROR") => break,
+                Some("DELETED") => None,
+                _ => Some(&event["object"]),
+            };
+            if wanted.holds(object) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_waited_for_is_read_as_users_write_it() {
+        let pod =
+            json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+        for (text, holds) in [
+            ("condition=Ready", true),
+            ("condition=ready=false", false),
+            ("jsonpath={.status.phase}=Running", true),
+            ("jsonpath='{.status.phase}'=Pending", false),
+            ("jsonpath={.status.podIP}", false),
+            ("create", true),
+            ("delete", false),
+        ] {
+            assert_eq!(Wanted::parse(text).unwrap().holds(Some(&pod)), holds, "{text}");
+        }
+    }
+}
