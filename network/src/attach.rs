@@ -16,7 +16,7 @@ use crate::lease::{Lease, Leases, Owner};
 use crate::names::{Names, POD_ROUTE_PROTOCOL};
 use crate::request::{Addresses, AttachRequest};
 use crate::state::NodeState;
-use crate::{Error, rules, sysctl};
+use crate::{Error, peers, rules, sysctl};
 
 /// The next hop of every pod: not routable, so it can never be needed for anything else.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -111,15 +111,16 @@ fn connect(
     sysctl::prepare_device(device);
     let address = IpAddr::V4(lease.address);
     host.replace_neighbour(&Neighbour { index, address, mac: pod_mac(lease.address) })?;
-    host.replace_route(&Route {
+    let route = Route {
         destination: address,
         prefix_len: 32,
         gateway: None,
         onlink: false,
         index,
-        source: Some(IpAddr::V4(state.node_ip)),
+        source: Some(IpAddr::V4(state.host_address())),
         protocol: POD_ROUTE_PROTOCOL,
-    })?;
+    };
+    peers::replace_route(&mut host, &route)?;
     if !lease.port_mappings.is_empty() {
         nft::apply(rules::additions(names, lease))?;
     }

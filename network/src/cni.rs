@@ -305,4 +305,59 @@ mod tests {
         assert!(call("DEL", &config).unwrap().is_none());
         assert_eq!(call("STATUS", &config).unwrap_err().code, CODE_NOT_AVAILABLE);
     }
+
+    /// Needs root: a node and a pod in namespaces of their own.
+    #[test]
+    fn a_foreign_runtime_should_get_the_same_network_as_the_agent() {
+        use std::os::fd::AsRawFd;
+
+        use netlink::netns;
+
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let (node, pod) = (netns::create().unwrap(), netns::create().unwrap());
+        let path = format!("/proc/{}/fd/{}", std::process::id(), pod.as_raw_fd());
+        let mapping = json!([{ "hostPort": 80, "containerPort": 8080, "protocol": "tcp" }]);
+        let config = |version: &str| {
+            let runtime = json!({ "portMappings": mapping });
+            let data_dir = directory.path();
+            json!({ "cniVersion": version, "name": "x", "type": "t", "dataDir": data_dir, "runtimeConfig": runtime }).to_string()
+        };
+        let call = |command: &str, version: &str| {
+            run(config(version).as_bytes(), |name| match name {
+                "CNI_COMMAND" => Some(command.to_owned()),
+                "CNI_CONTAINERID" => Some("c1".to_owned()),
+                "CNI_IFNAME" => Some("eth0".to_owned()),
+                "CNI_NETNS" => Some(path.clone()),
+                "CNI_ARGS" => Some("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web".to_owned()),
+                _ => None,
+            })
+        };
+        netns::run_in(&node, || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let cluster = "10.244.0.0/16".parse().unwrap();
+            let mut settings =
+                crate::Config::new("gt", "n1", [127, 0, 0, 1].into(), directory.path().to_owned(), cluster);
+            settings.pod_cidr = Some("10.244.3.0/24".parse().unwrap());
+            let network = runtime.block_on(crate::NodeNetwork::prepare(settings)).unwrap();
+            let result = call("ADD", "1.0.0").unwrap().unwrap();
+            assert_eq!(result["ips"][0]["address"], "10.244.3.2/32");
+            assert_eq!(call("ADD", "0.4.0").unwrap().unwrap()["ips"][0]["version"], "4");
+            let leases = runtime.block_on(network.leases()).unwrap();
+            assert_eq!(
+                (leases.len(), leases[0].pod.as_str(), leases[0].owner),
+                (1, "default/web", Owner::Cni)
+            );
+            call("CHECK", "1.0.0").unwrap();
+            assert!(call("STATUS", "1.0.0").unwrap().is_none());
+            call("DEL", "1.0.0").unwrap();
+            call("DEL", "1.0.0").unwrap();
+            assert!(runtime.block_on(network.leases()).unwrap().is_empty());
+            assert_eq!(call("CHECK", "1.0.0").unwrap_err().code, CODE_FAILED);
+        })
+        .unwrap();
+    }
 }

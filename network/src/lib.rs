@@ -19,6 +19,7 @@ pub mod dns;
 mod error;
 mod forward;
 mod lease;
+mod loopback;
 mod names;
 mod node_network;
 mod peers;

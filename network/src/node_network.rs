@@ -9,7 +9,7 @@ use client::{Informer, Informers, Scope};
 use k8s_openapi::api::core::v1::Node;
 use netlink::Cidr;
 use netlink::nft::{self, Batch};
-use netlink::route::RouteSocket;
+use netlink::route::{AddressScope, RouteSocket};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::names::Names;
 use crate::peers::{self, Peer, Plan};
 use crate::request::{Addresses, AttachRequest};
 use crate::state::NodeState;
-use crate::{Error, forward, rules, sysctl};
+use crate::{Error, forward, loopback, rules, sysctl};
 
 /// Changes of nodes that come within this time are dealt with together.
 const COALESCE: Duration = Duration::from_millis(50);
@@ -158,6 +158,7 @@ impl Shared {
         let shared =
             Self { config, names, leases, state: watch::Sender::new(state), table: Mutex::default() };
         sysctl::prepare_host();
+        shared.ensure_host_address()?;
         shared.release_deviceless()?;
         shared.install_table()?;
         forward::allow(&shared.names, shared.config.cluster_cidr)?;
@@ -201,7 +202,18 @@ impl Shared {
         state.save(&self.config.directory())?;
         tracing::info!(%pod_cidr, mtu = state.mtu, "pod addresses assigned to this node");
         self.state.send_replace(Some(state));
+        self.ensure_host_address()?;
         self.install_table()
+    }
+
+    /// See [`NodeState::host_address`].
+    fn ensure_host_address(&self) -> Result<(), Error> {
+        match self.state.borrow().as_ref() {
+            Some(state) if state.node_ip.is_loopback() => {
+                Ok(loopback::ensure_address(&self.names, state.host_address(), AddressScope::Universe)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn apply_peers(&self, peers: &[Peer]) -> Result<(), Error> {

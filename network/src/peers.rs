@@ -110,7 +110,7 @@ pub(crate) fn apply(
         socket.delete_route(route)?;
     }
     for route in wanted.iter().filter(|route| !installed.contains(route)) {
-        socket.replace_route(route)?;
+        replace_route(&mut socket, route)?;
     }
     if tunnel.is_none() {
         match socket.delete_link(&names.vxlan_device()) {
@@ -119,6 +119,17 @@ pub(crate) fn apply(
         }
     }
     Ok(())
+}
+
+/// Adds or replaces a route, without its source if that is not this machine's: the node's address may be behind a
+/// translation, and the kernel chooses a source then.
+pub(crate) fn replace_route(socket: &mut RouteSocket, route: &Route) -> Result<(), Error> {
+    match socket.replace_route(route) {
+        Err(error) if error.errno() == Some(libc::EINVAL) && route.source.is_some() => {
+            Ok(socket.replace_route(&Route { source: None, ..route.clone() })?)
+        }
+        other => Ok(other?),
+    }
 }
 
 fn same_destination(a: &Route, b: &Route) -> bool {

@@ -35,6 +35,13 @@ pub struct NodeState {
 }
 
 impl NodeState {
+    /// The address with which the host itself speaks to its pods. A machine without any address but 127.0.0.1 takes the first of the
+    /// pods' range for that, on its loopback device.
+    #[must_use]
+    pub fn host_address(&self) -> Ipv4Addr {
+        if self.node_ip.is_loopback() { self.pod_cidr.first() } else { self.node_ip }
+    }
+
     /// Reads what was kept; `None` if nothing was, or if it cannot be understood.
     pub fn load(directory: &Path) -> Result<Option<Self>, Error> {
         let path = directory.join(FILE);

@@ -82,6 +82,25 @@ fn pods_of_a_node_should_reach_each_other_and_the_host_and_keep_their_addresses_
 }
 
 #[test]
+fn a_machine_without_any_address_should_still_talk_to_its_pods() {
+    if !can_run() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host { namespace: netns::create().unwrap(), ip: Ipv4Addr::LOCALHOST };
+    host.block_on(|| async {
+        let network = NodeNetwork::prepare(fixed(&host, directory.path())).await.unwrap();
+        let (a, a_ip) = pod(&network, "a").await;
+        serve(&host.namespace, 9000, "host");
+        assert_eq!(ask(&host.namespace, at(a_ip, 8080)).unwrap(), "a 10.244.1.0");
+        assert_eq!(ask(&a, at([10, 244, 1, 0], 9000)).unwrap(), format!("host {a_ip}"));
+        drop(network);
+        network::cleanup("gt").unwrap();
+        assert!(network::leftovers("gt").unwrap().is_empty());
+    });
+}
+
+#[test]
 fn attaching_should_take_a_few_milliseconds_and_fifty_at_once_should_get_fifty_addresses() {
     if !can_run() {
         return;

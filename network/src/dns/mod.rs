@@ -14,7 +14,6 @@
 //! Deliberately absent: zone transfers, wildcards, names of pods other than by address. Not yet: IPv6 transport.
 
 mod cache;
-mod device;
 mod directory;
 mod forward;
 mod name;
@@ -28,7 +27,11 @@ use std::path::PathBuf;
 
 use client::Informers;
 use netlink::Cidr;
+use netlink::route::AddressScope;
 use tokio_util::sync::CancellationToken;
+
+use crate::loopback;
+use crate::names::Names;
 
 /// Settings of [`run`].
 #[derive(Debug, Clone)]
@@ -93,7 +96,8 @@ pub async fn run_with(
     informers: &Informers,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    device::ensure_address(&config.instance, config.address)?;
+    // Scope host: whatever this machine sends to others never has this source.
+    loopback::ensure_address(&Names::new(&config.instance), config.address, AddressScope::Host)?;
     let sockets = server::Sockets::bind(SocketAddr::from((config.address, config.port))).await?;
     let directory = directory::InformerDirectory::new(informers);
     server::serve(config, sockets, directory, shutdown).await;

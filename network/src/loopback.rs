@@ -1,4 +1,4 @@
-//! The DNS address on the loopback device.
+//! Addresses of ours on the loopback device.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,8 +7,8 @@ use netlink::route::{Address, AddressScope, RouteSocket};
 
 use crate::names::Names;
 
-/// Puts the address there, labelled with the instance, unless the machine has it already.
-pub(super) fn ensure_address(instance: &str, address: Ipv4Addr) -> Result<(), Error> {
+/// Puts an address there, labelled with the instance, unless the machine has it already.
+pub(crate) fn ensure_address(names: &Names, address: Ipv4Addr, scope: AddressScope) -> Result<(), Error> {
     let mut socket = RouteSocket::open()?;
     let wanted = IpAddr::V4(address);
     let Some(loopback) = socket.links()?.into_iter().find(|link| link.is_loopback) else { return Ok(()) };
@@ -18,7 +18,6 @@ pub(super) fn ensure_address(instance: &str, address: Ipv4Addr) -> Result<(), Er
     if address.is_loopback() || socket.addresses()?.iter().any(|a| a.address == wanted) {
         return Ok(());
     }
-    let label = Names::new(instance).loopback_label();
-    let (index, scope) = (loopback.index, AddressScope::Host);
+    let (index, label) = (loopback.index, names.loopback_label());
     socket.add_address(&Address { index, address: wanted, prefix_len: 32, scope, label })
 }
