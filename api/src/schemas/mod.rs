@@ -10,7 +10,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use schema::{Definitions, MapType, ScalarFormat, Schema, Type};
+use schema::{Definitions, MapType, ScalarFormat, Schema, SchemaError, Type};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
@@ -34,6 +34,12 @@ pub fn object_meta() -> Arc<Schema> {
     static BUILT: OnceLock<Option<Arc<Schema>>> = OnceLock::new();
     let built = BUILT.get_or_init(|| build(SOURCES.first()?, OBJECT_META)).clone();
     built.unwrap_or_else(|| Schema::anything().clone())
+}
+
+/// The schema of a custom resource, from the `openAPIV3Schema` of one of its versions, with the envelope that every
+/// object has.
+pub fn custom(openapi: &Value) -> Result<Arc<Schema>, SchemaError> {
+    Ok(Arc::new(Schema::from_openapi(openapi)?.with_envelope(&object_meta())))
 }
 
 /// The full name of a kind's definition: `io.k8s.api.apps.v1.Deployment`.
@@ -196,5 +202,23 @@ mod tests {
         let schema = for_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
         let found = conform::conform(&schema, &mut crd).unwrap();
         assert_eq!(found.unknown, ["spec.versions[0].schema.openAPIV3Schema.properties.a.oops"]);
+    }
+
+    #[test]
+    fn custom_resources_should_have_the_metadata_of_every_object() {
+        let schema = custom(&json!({"type": "object", "properties": {
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 3}}},
+            "spec": {"type": "object", "properties": {"size": {"type": "integer", "default": 1}}}}}))
+        .unwrap();
+        let mut value = json!({"apiVersion": "x/v1", "kind": "X", "spec": {}, "status": {},
+            "metadata": {"name": "long", "labels": {"a": "b"}, "oops": 1, "creationTimestamp": null}});
+        let found = conform::conform(&schema, &mut value).unwrap();
+        assert_eq!(found.unknown, ["metadata.oops", "status"]);
+        defaults::fill(&schema, &mut value);
+        assert_eq!(value["spec"]["size"], 1);
+        let errors = validate::validate(&schema, &value);
+        assert_eq!(errors.first().map(|e| e.field.as_str()), Some("metadata.name"));
+        let error = conform::conform(&schema, &mut json!({"metadata": {"labels": {"a": 1}}})).unwrap_err();
+        assert_eq!(error.field, "metadata.labels.a");
     }
 }
