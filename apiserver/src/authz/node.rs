@@ -28,7 +28,7 @@ impl NodeAuthorizer {
 
     /// Whether a pod on the node names an object.
     fn is_named(&self, node: &str, info: &RequestInfo, names: impl Fn(&Value) -> HashSet<String>) -> bool {
-        if info.namespace.is_empty() || info.name.is_empty() {
+        if info.namespace.is_empty() || info.authorized_name().is_empty() {
             return false;
         }
         let prefix = crate::objects::prefix_of("core/pods", &info.namespace);
@@ -36,7 +36,7 @@ impl NodeAuthorizer {
         let here = pods.under(&prefix, None).filter(|pod| {
             pod.fields.iter().any(|(field, value)| field == "spec.nodeName" && **value == *node)
         });
-        here.map(|pod| pod.tree()).any(|pod| names(&pod).contains(&info.name))
+        here.map(|pod| pod.tree()).any(|pod| names(&pod).contains(info.authorized_name()))
     }
 
     async fn is_named_or_will_be(

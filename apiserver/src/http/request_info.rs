@@ -26,6 +26,8 @@ pub struct RequestInfo {
     pub subresource: String,
     /// The object's name, if the path has one.
     pub name: String,
+    /// The name that a list or watch is narrowed to by `fieldSelector=metadata.name=…`: it counts for authorization.
+    pub selected_name: String,
     /// What follows a `proxy` subresource, without its leading slash, still encoded.
     pub remainder: String,
 }
@@ -56,7 +58,15 @@ impl RequestInfo {
         info.is_resource = true;
         info.read_resource(&rest);
         info.verb = info.resource_verb(method, query, legacy_watch);
+        if matches!(info.verb, "list" | "watch" | "deletecollection") {
+            info.selected_name = selected_name(query).unwrap_or_default();
+        }
         info
+    }
+
+    /// The name that authorizers look at.
+    pub fn authorized_name(&self) -> &str {
+        if self.name.is_empty() { &self.selected_name } else { &self.name }
     }
 
     fn read_resource(&mut self, rest: &[&str]) {
@@ -92,6 +102,16 @@ impl RequestInfo {
             _ => plain_verb(method),
         }
     }
+}
+
+/// The one name that a field selector leaves over.
+fn selected_name(query: &Query) -> Option<String> {
+    let terms = query.get("fieldSelector")?.split(',');
+    let mut names = terms.filter_map(|term| {
+        let value = term.trim().strip_prefix("metadata.name=")?;
+        Some(value.strip_prefix('=').unwrap_or(value).to_string())
+    });
+    names.next()
 }
 
 fn is_namespace_subresource(tail: &[&str]) -> bool {
