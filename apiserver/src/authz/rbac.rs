@@ -50,7 +50,8 @@ impl Rule {
         }
         has(&self.api_groups, &info.group)
             && self.resources.iter().any(|resource| covers_resource(resource, info))
-            && (self.resource_names.is_empty() || self.resource_names.iter().any(|name| name == info.authorized_name()))
+            && (self.resource_names.is_empty()
+                || self.resource_names.iter().any(|name| name == info.authorized_name()))
     }
 }
 

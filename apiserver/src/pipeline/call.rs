@@ -24,6 +24,8 @@ pub(crate) struct Call {
     pub form: Form,
     /// The time of the request, RFC 3339 with seconds.
     pub now: String,
+    /// The duplicate fields of the body, as strict decoding tells them.
+    pub duplicates: Mutex<Vec<String>>,
     /// What the sender should hear though the request succeeds.
     pub warnings: Mutex<Vec<String>>,
 }
@@ -31,7 +33,16 @@ pub(crate) struct Call {
 impl Call {
     /// A call that happens now.
     pub fn new(info: RequestInfo, query: Query, headers: HeaderMap, user: UserInfo, form: Form) -> Self {
-        Self { info, query, headers, user, form, now: now(), warnings: Mutex::default() }
+        Self {
+            info,
+            query,
+            headers,
+            user,
+            form,
+            now: now(),
+            duplicates: Mutex::default(),
+            warnings: Mutex::default(),
+        }
     }
 
     /// Adds a warning once.

@@ -322,12 +322,13 @@ fn shape(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
         ))
     })?;
-    let unknown = conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-    strict(call, options.field_validation, unknown)
+    let mut found = call.duplicates.lock().clone();
+    found.extend(conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    strict(call, options.field_validation, found)
 }
 
 /// What becomes of unknown and duplicate fields.
-pub(crate) fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Result<(), ApiError> {
+fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Result<(), ApiError> {
     if found.is_empty() {
         return Ok(());
     }

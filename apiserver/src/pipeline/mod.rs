@@ -33,7 +33,7 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use call::{Call, Target, now, row_name};
-pub(crate) use change::{Change, strict};
+pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use flow::Flow;

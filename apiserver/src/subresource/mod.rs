@@ -18,7 +18,7 @@ use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response, body};
 use crate::pipeline::{
     Call, Change, Core, Deleted, Endpoint, Target, code_of, content_type, decode, delete_options,
-    list_options, strict, write_options,
+    list_options, write_options,
 };
 
 /// Answers a request; `None` when the resource cannot do that.
@@ -71,7 +71,12 @@ fn can(call: &Call, target: &Target) -> bool {
     };
     match target.subresource() {
         Some(subresource) => subresource.verbs.contains(&verb),
-        None => target.row.can(verb) && (verb != Verb::Create || target.name.is_empty()),
+        None => {
+            let about_one = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
+            let about_many = matches!(verb, Verb::Create | Verb::DeleteCollection);
+            let named = !target.name.is_empty();
+            target.row.can(verb) && !(about_one && !named) && !(about_many && named)
+        }
     }
 }
 
@@ -84,12 +89,13 @@ pub(crate) async fn body_object(
     let options = write_options(&call.query, kind, false)?;
     let bytes = body::read_limited(content).await?;
     let decoded = decode::object(&call.headers, &bytes)?;
-    strict(call, options.field_validation, duplicates(&decoded.duplicates))?;
+    note_duplicates(call, &decoded.duplicates);
     Ok((decoded.value, options))
 }
 
-fn duplicates(paths: &[String]) -> Vec<String> {
-    paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect()
+/// What becomes of duplicate fields is decided together with the unknown ones.
+fn note_duplicates(call: &Call, paths: &[String]) {
+    *call.duplicates.lock() = paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
 }
 
 async fn create(
@@ -137,7 +143,7 @@ async fn patch(
     let options = write_options(&call.query, "PatchOptions", is_apply)?;
     let bytes = body::read_limited(content).await?;
     let decoded = if is_apply { decode::applied(&bytes)? } else { decode::patch(&bytes)? };
-    strict(call, options.field_validation, duplicates(&decoded.duplicates))?;
+    note_duplicates(call, &decoded.duplicates);
     let change = match media_type.as_str() {
         "application/json-patch+json" => Change::JsonPatch(
             JsonPatch::parse(&decoded.value)

@@ -1,0 +1,80 @@
+//! What cannot be served is refused with upstream's code and a message that helps; the server goes on.
+
+use apiserver::auth::UserInfo;
+use serde_json::json;
+
+use crate::server::{CONFIG_MAPS, TestServer, config_map};
+
+#[tokio::test]
+async fn broken_bodies_should_be_refused() {
+    let test = TestServer::start().await;
+    let deep = format!("{{\"data\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    for (body, part) in [
+        (b"{".to_vec(), "EOF"),
+        (deep.into_bytes(), "nested deeper"),
+        (b"{\"metadata\":{\"name\":\"\xff\"}}".to_vec(), "UTF-8"),
+        (b"[]".to_vec(), "must be an object"),
+        (b"{\"kind\":\"Secret\",\"metadata\":{\"name\":\"a\"}}".to_vec(), "does not match"),
+        (b"{\"metadata\":{\"name\":5}}".to_vec(), "cannot unmarshal number"),
+    ] {
+        let refused = test.send("POST", CONFIG_MAPS, "application/json", body).await.expect(400);
+        assert!(refused["message"].as_str().unwrap().contains(part), "{part}: {refused}");
+    }
+    let huge = vec![b' '; 3 * 1024 * 1024 + 1];
+    test.send("POST", CONFIG_MAPS, "application/json", huge).await.expect(413);
+    test.send("POST", CONFIG_MAPS, "text/plain", "x").await.expect(415);
+    test.send("PATCH", &format!("{CONFIG_MAPS}/a"), "application/json", "{}").await.expect(415);
+}
+
+#[tokio::test]
+async fn wrong_paths_and_methods_should_be_told_apart() {
+    let test = TestServer::start().await;
+    assert_eq!(test.get("/api/v1/nothings").await.expect(404)["reason"], "NotFound");
+    assert_eq!(
+        test.get(&format!("{CONFIG_MAPS}/a")).await.expect(404)["message"],
+        "configmaps \"a\" not found"
+    );
+    test.get(&format!("{CONFIG_MAPS}/a/status")).await.expect(404);
+    test.put(CONFIG_MAPS, &config_map("a")).await.expect(405);
+    test.post("/api/v1/componentstatuses", &json!({})).await.expect(405);
+    let elsewhere = json!({"metadata": {"name": "a", "namespace": "other"}});
+    let refused = test.post(CONFIG_MAPS, &elsewhere).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().contains("does not match the namespace"));
+}
+
+#[tokio::test]
+async fn bad_names_should_be_explained() {
+    let test = TestServer::start().await;
+    let refused = test.post(CONFIG_MAPS, &config_map("Bad_Name")).await.expect(422);
+    assert_eq!(refused["reason"], "Invalid");
+    assert_eq!(refused["details"]["causes"][0]["field"], "metadata.name");
+}
+
+#[tokio::test]
+async fn who_may_not_should_hear_what_and_why() {
+    let test = TestServer::start().await;
+    let joe = test.server.client(UserInfo::new("joe", &[]));
+    let request = http::Request::get(CONFIG_MAPS).body(kube::client::Body::empty()).unwrap();
+    let response = joe.send(request).await.unwrap();
+    assert_eq!(response.status(), 403);
+    let bytes = response.into_body().collect_bytes().await.unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        status["message"],
+        "configmaps is forbidden: User \"joe\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+}
+
+#[tokio::test]
+async fn a_port_in_use_should_be_told() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let test = TestServer::start().await;
+    let mut config = test.config.clone();
+    config.bind_address = taken.local_addr().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = store::embedded::EmbeddedStore::open(store::embedded::EmbeddedOptions::new(directory.path()))
+        .unwrap();
+    let server = apiserver::Server::build(config, std::sync::Arc::new(store)).await.unwrap();
+    let error = server.bind().await.unwrap_err().to_string();
+    assert!(error.contains("another process listens there"), "{error}");
+}

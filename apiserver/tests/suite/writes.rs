@@ -1,0 +1,199 @@
+//! Create, update, patch and apply: the one way to the store.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::server::{CONFIG_MAPS, TestServer, config_map, name, version};
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+fn deployment() -> Value {
+    json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "web"}, "spec": {
+        "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+}
+
+#[tokio::test]
+async fn the_server_should_own_its_fields() {
+    let test = TestServer::start().await;
+    let mut object = deployment();
+    object["metadata"]["uid"] = "mine".into();
+    object["metadata"]["generation"] = 9.into();
+    object["status"] = json!({"replicas": 7});
+    let created = test.post(DEPLOYMENTS, &object).await.expect(201);
+    assert_ne!(created["metadata"]["uid"], "mine");
+    assert_eq!(created["metadata"]["generation"], 1);
+    assert_eq!(created["status"], json!({}));
+    assert_eq!(created["spec"]["replicas"], 1, "defaults are filled in");
+    let scaled =
+        test.merge(&format!("{DEPLOYMENTS}/web"), &json!({"spec": {"replicas": 2}})).await.expect(200);
+    assert_eq!(scaled["metadata"]["generation"], 2);
+    let labelled = test
+        .merge(&format!("{DEPLOYMENTS}/web"), &json!({"metadata": {"labels": {"a": "b"}}}))
+        .await
+        .expect(200);
+    assert_eq!(labelled["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
+async fn status_and_spec_should_not_touch_each_other() {
+    let test = TestServer::start().await;
+    test.post(DEPLOYMENTS, &deployment()).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web");
+    let both = json!({"spec": {"replicas": 5}, "status": {"replicas": 3, "observedGeneration": 1}});
+    let reported = test.merge(&format!("{path}/status"), &both).await.expect(200);
+    assert_eq!((&reported["spec"]["replicas"], &reported["status"]["replicas"]), (&json!(1), &json!(3)));
+    assert_eq!(reported["metadata"]["generation"], 1);
+    let changed = test.merge(&path, &json!({"spec": {"replicas": 5}, "status": null})).await.expect(200);
+    assert_eq!((&changed["spec"]["replicas"], &changed["status"]["replicas"]), (&json!(5), &json!(3)));
+}
+
+#[tokio::test]
+async fn an_update_of_an_old_state_should_conflict() {
+    let test = TestServer::start().await;
+    let first = test.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let mut second = first.clone();
+    second["data"]["key"] = "2".into();
+    test.put(&path, &second).await.expect(200);
+    let mut late = first.clone();
+    late["data"]["key"] = "3".into();
+    let refused = test.put(&path, &late).await.expect(409);
+    assert_eq!(refused["reason"], "Conflict");
+    assert_eq!(
+        refused["message"],
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
+    );
+    late["metadata"]["resourceVersion"] = Value::Null;
+    test.put(&path, &late).await.expect(200);
+    test.post(CONFIG_MAPS, &config_map("a")).await.expect(409);
+    test.put(&format!("{CONFIG_MAPS}/b"), &config_map("b")).await.expect(404);
+}
+
+#[tokio::test]
+async fn concurrent_patches_should_all_count() {
+    let test = Arc::new(TestServer::start().await);
+    test.make_config_maps(["a"]).await;
+    let patches: Vec<_> = (0..10)
+        .map(|index| {
+            let test = test.clone();
+            tokio::spawn(async move {
+                let patch = json!({"data": {format!("k{index}"): "v"}});
+                test.merge(&format!("{CONFIG_MAPS}/a"), &patch).await.expect(200);
+            })
+        })
+        .collect();
+    for patch in patches {
+        patch.await.unwrap();
+    }
+    let object = test.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    assert_eq!(object["data"].as_object().unwrap().len(), 11);
+}
+
+#[tokio::test]
+async fn a_write_that_changes_nothing_should_make_no_revision() {
+    let test = TestServer::start().await;
+    let created = test.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let same = test.merge(&format!("{CONFIG_MAPS}/a"), &json!({"data": {"key": "value"}})).await.expect(200);
+    assert_eq!(version(&same), version(&created));
+    let put = test.put(&format!("{CONFIG_MAPS}/a"), &created).await.expect(200);
+    assert_eq!(put, created);
+}
+
+#[tokio::test]
+async fn a_dry_run_should_leave_no_trace() {
+    let test = TestServer::start().await;
+    let tried = test.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
+    assert!(tried["metadata"]["uid"].is_string());
+    test.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
+    test.make_config_maps(["a"]).await;
+    test.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(409);
+    let path = format!("{CONFIG_MAPS}/a?dryRun=All");
+    assert_eq!(test.merge(&path, &json!({"data": {"x": "y"}})).await.expect(200)["data"]["x"], "y");
+    test.delete(&path).await.expect(200);
+    let object = test.get(&format!("{CONFIG_MAPS}/a")).await.expect(200);
+    assert_eq!(object["data"], json!({"key": "value"}));
+    test.post(&format!("{CONFIG_MAPS}?dryRun=Some"), &config_map("b")).await.expect(422);
+}
+
+#[tokio::test]
+async fn names_should_be_generated() {
+    let test = TestServer::start().await;
+    let object = json!({"metadata": {"generateName": "gen-"}});
+    let one = test.post(CONFIG_MAPS, &object).await.expect(201);
+    let two = test.post(CONFIG_MAPS, &object).await.expect(201);
+    assert!(name(&one).starts_with("gen-") && name(&one).len() == 9 && name(&one) != name(&two));
+    let unnamed = test.post(CONFIG_MAPS, &json!({"data": {}})).await.expect(422);
+    assert_eq!(unnamed["details"]["causes"][0]["field"], "metadata.name");
+}
+
+#[tokio::test]
+async fn unknown_fields_should_be_ignored_told_or_refused() {
+    let test = TestServer::start().await;
+    let mut object = config_map("a");
+    object["foo"] = 1.into();
+    let path = |validation: &str| format!("{CONFIG_MAPS}?dryRun=All&fieldValidation={validation}");
+    let told = test.post(&path("Warn"), &object).await;
+    assert_eq!(told.warnings, ["299 - \"unknown field \\\"foo\\\"\""]);
+    assert_eq!(told.expect(201).get("foo"), None);
+    assert!(test.post(&path("Ignore"), &object).await.warnings.is_empty());
+    let text = r#"{"metadata": {"name": "a"}, "foo": 1, "data": {"x": "1", "x": "2"}}"#;
+    let refused = test.send("POST", &path("Strict"), "application/json", text).await.expect(400);
+    assert_eq!(
+        refused["message"],
+        "strict decoding error: duplicate field \"data.x\", unknown field \"foo\""
+    );
+}
+
+#[tokio::test]
+async fn appliers_should_own_fields_and_conflict() {
+    let test = TestServer::start().await;
+    let path = format!("{CONFIG_MAPS}/a");
+    let object = |value: &str| json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}, "data": {"x": value}});
+    test.apply(&path, "one", &object("1")).await.expect(201);
+    test.apply(&path, "one", &object("2")).await.expect(200);
+    let refused = test.apply(&path, "two", &object("3")).await.expect(409);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "FieldManagerConflict");
+    assert_eq!(refused["details"]["causes"][0]["field"], ".data.x");
+    let taken = test.apply(&format!("{path}?force=true"), "two", &object("3")).await.expect(200);
+    assert_eq!(taken["data"]["x"], "3");
+    let empty = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a"}});
+    let given_up = test.apply(&path, "two", &empty).await.expect(200);
+    assert_eq!(given_up.get("data"), None, "nobody owns the field any more");
+    let unnamed = test.send("PATCH", &path, "application/apply-patch+yaml", empty.to_string()).await;
+    assert_eq!(unnamed.expect(422)["details"]["causes"][0]["field"], "fieldManager");
+}
+
+#[tokio::test]
+async fn scale_should_be_a_view_of_the_object() {
+    let test = TestServer::start().await;
+    test.post(DEPLOYMENTS, &deployment()).await.expect(201);
+    let path = format!("{DEPLOYMENTS}/web/scale");
+    let scale = test.get(&path).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(1)));
+    assert_eq!(scale["status"]["selector"], "app=web");
+    assert_eq!(test.merge(&path, &json!({"spec": {"replicas": 4}})).await.expect(200)["spec"]["replicas"], 4);
+    let object = test.get(&format!("{DEPLOYMENTS}/web")).await.expect(200);
+    assert_eq!((&object["spec"]["replicas"], &object["metadata"]["generation"]), (&json!(4), &json!(2)));
+    test.put(&path, &scale).await.expect(409);
+    test.merge(&path, &json!({"spec": {"replicas": -1}})).await.expect(422);
+}
+
+#[tokio::test]
+async fn objects_should_be_created_only_in_living_namespaces() {
+    let test = TestServer::start().await;
+    let missing = test.post("/api/v1/namespaces/nowhere/configmaps", &config_map("a")).await.expect(404);
+    assert_eq!(missing["message"], "namespaces \"nowhere\" not found");
+    test.post("/api/v1/namespaces", &json!({"metadata": {"name": "brief"}})).await.expect(201);
+    test.post("/api/v1/namespaces/brief/configmaps", &config_map("a")).await.expect(201);
+    let going = test.delete("/api/v1/namespaces/brief").await.expect(200);
+    assert_eq!(going["status"]["phase"], "Terminating");
+    let refused = test.post("/api/v1/namespaces/brief/configmaps", &config_map("b")).await.expect(403);
+    assert_eq!(refused["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    test.delete("/api/v1/namespaces/default").await.expect(403);
+    let mut finalized = test.get("/api/v1/namespaces/brief").await.expect(200);
+    finalized["spec"] = json!({});
+    test.put("/api/v1/namespaces/brief/finalize", &finalized).await.expect(200);
+    test.get("/api/v1/namespaces/brief").await.expect(404);
+}
