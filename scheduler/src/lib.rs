@@ -4,8 +4,9 @@
 //! are tried in order of priority, then of arrival; a pod that fits nowhere is tried again when something happened that
 //! may change that, never by polling; users see why in the pod's `PodScheduled` condition and in events.
 //!
-//! Structure: [`decide()`] is pure and works on a [`model::Cluster`]; [`queue::Queue`] says which pod is next; the shell
-//! feeds both from informers and carries decisions out. One file per plugin under `plugins/`.
+//! Structure: [`decide()`] is pure and works on a [`model::Cluster`]; [`queue::Queue`] says which pod is next;
+//! [`scheduling::Scheduling`] holds both and takes changes in, pure too; the shell feeds it from informers and carries
+//! decisions out. One file per plugin under `plugins/`.
 //!
 //! Deliberately absent: volumes (claims bind by themselves), dynamic resources, gangs, extenders, more than one profile.
 
@@ -16,6 +17,7 @@ pub mod model;
 mod plugins;
 mod preempt;
 pub mod queue;
+pub mod scheduling;
 mod shell;
 
 pub use decide::{Decision, Nomination, Unschedulable, decide};
