@@ -61,7 +61,7 @@ impl FrameBuffer {
     /// Empties the buffer for the next frame and gives back what an unusually large one took.
     pub(super) fn reset(&mut self) {
         self.bytes.truncate(HEADER_BYTES);
-        self.bytes.shrink_to(1 << 20);
+        self.bytes.shrink_to(256 << 10);
     }
 }
 
