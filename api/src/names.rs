@@ -26,6 +26,8 @@ pub enum NameRule {
     PathSegment,
     /// A decimal or hexadecimal address: IPAddress.
     IpAddress,
+    /// Whatever the envelope admits: certificate signing requests.
+    Any,
 }
 
 impl NameRule {
@@ -37,6 +39,7 @@ impl NameRule {
             Self::Label1035 => dns1035_label(name),
             Self::PathSegment => path_segment(name),
             Self::IpAddress => ip_address(name),
+            Self::Any => Vec::new(),
         }
     }
 

@@ -1,18 +1,24 @@
 //! What is special about a kind. Most kinds need little of it, many need nothing; the pipeline does the rest.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::Value;
 
 use crate::{FieldError, names::NameRule};
 
 /// What a strategy may know of the request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct WriteContext<'a> {
     /// The time of the request, RFC 3339 with seconds.
     pub now: &'a str,
     /// Who asks.
     pub user: &'a str,
+    /// The asker's UID, empty when there is none.
+    pub uid: &'a str,
+    /// The asker's groups.
+    pub groups: &'a [String],
+    /// Whatever else the authenticator knows of the asker.
+    pub extra: Option<&'a BTreeMap<String, Vec<String>>>,
     /// The subresource written to, if any.
     pub subresource: Option<&'a str>,
 }

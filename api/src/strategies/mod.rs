@@ -1,11 +1,21 @@
 //! What is special about each built-in kind: one file per kind or family.
 
 pub mod apps;
+pub mod autoscaling;
 pub mod batch;
+pub mod certificates;
 mod common;
+pub mod coordination;
 pub mod core;
+pub mod discovery;
+pub mod extension;
+pub mod networking;
 pub mod pod;
 pub mod pod_spec;
+pub mod policy;
+pub mod rbac;
+pub mod scheduling;
+pub mod storage;
 
 use std::sync::Arc;
 
@@ -40,6 +50,33 @@ pub fn for_kind(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("apps", "StatefulSet") => Arc::new(apps::StatefulSet),
         ("batch", "CronJob") => Arc::new(batch::CronJob),
         ("batch", "Job") => Arc::new(batch::Job),
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => Arc::new(extension::WithStatus),
+        ("admissionregistration.k8s.io", _) => Arc::new(extension::WithGeneration),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extension::CustomResourceDefinition),
+        ("apiregistration.k8s.io", "APIService") => Arc::new(extension::ApiService),
+        ("autoscaling", "HorizontalPodAutoscaler") => Arc::new(autoscaling::HorizontalPodAutoscaler),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            Arc::new(certificates::CertificateSigningRequest)
+        }
+        ("coordination.k8s.io", "Lease") => Arc::new(coordination::Lease),
+        ("discovery.k8s.io", "EndpointSlice") => Arc::new(discovery::EndpointSlice),
+        ("flowcontrol.apiserver.k8s.io", _) => Arc::new(extension::WithStatus),
+        ("networking.k8s.io", "Ingress") => Arc::new(networking::Ingress),
+        ("networking.k8s.io", "IngressClass") => Arc::new(networking::IngressClass),
+        ("networking.k8s.io", "IPAddress") => Arc::new(networking::IpAddress),
+        ("networking.k8s.io", "NetworkPolicy") => Arc::new(networking::NetworkPolicy),
+        ("networking.k8s.io", "ServiceCIDR") => Arc::new(networking::ServiceCidr),
+        ("node.k8s.io", "RuntimeClass") => Arc::new(scheduling::RuntimeClass),
+        ("policy", "PodDisruptionBudget") => Arc::new(policy::PodDisruptionBudget),
+        ("rbac.authorization.k8s.io", "Role") => Arc::new(rbac::Role { is_namespaced: true }),
+        ("rbac.authorization.k8s.io", "ClusterRole") => Arc::new(rbac::Role { is_namespaced: false }),
+        ("rbac.authorization.k8s.io", "RoleBinding") => Arc::new(rbac::Binding { is_namespaced: true }),
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => {
+            Arc::new(rbac::Binding { is_namespaced: false })
+        }
+        ("scheduling.k8s.io", "PriorityClass") => Arc::new(scheduling::PriorityClass),
+        ("storage.k8s.io", "StorageClass") => Arc::new(storage::StorageClass),
+        ("storage.k8s.io", "VolumeAttachment") => Arc::new(storage::VolumeAttachment),
         _ => Arc::new(Plain),
     }
 }

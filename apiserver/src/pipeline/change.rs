@@ -532,7 +532,14 @@ fn check(
 
 fn write_context<'a>(call: &'a Call, target: &'a Target) -> WriteContext<'a> {
     let subresource = (!target.subresource.is_empty()).then_some(target.subresource.as_str());
-    WriteContext { now: &call.now, user: &call.user.name, subresource }
+    WriteContext {
+        now: &call.now,
+        user: &call.user.name,
+        uid: &call.user.uid,
+        groups: &call.user.groups,
+        extra: Some(&call.user.extra),
+        subresource,
+    }
 }
 
 fn patch_error(target: &Target, error: PatchError) -> ApiError {
@@ -568,7 +575,7 @@ pub(crate) fn from_storage(object: Value, target: &Target, endpoint: Endpoint) -
 
 fn convert(mut object: Value, target: &Target, from: &api::ServedVersion, to: &api::ServedVersion) -> Value {
     if from != to {
-        crate::interim::convert(&target.row, &mut object, from, to);
+        api::convert::convert(&target.row, &mut object, from, to);
     }
     object
 }

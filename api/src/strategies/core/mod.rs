@@ -15,6 +15,7 @@ mod service_account;
 
 pub use config_map::ConfigMap;
 pub use endpoints::Endpoints;
+pub(super) use endpoints::endpoint_ip;
 pub use event::Event;
 pub use limit_range::LimitRange;
 pub use namespace::Namespace;

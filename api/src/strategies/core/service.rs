@@ -460,18 +460,16 @@ fn address_change(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
 mod tests {
     use super::*;
 
-    const CONTEXT: WriteContext = WriteContext { now: "2026-01-01T00:00:00Z", user: "u", subresource: None };
-
     #[test]
     fn updates_that_leave_out_what_was_given_should_keep_it() {
         let old = json!({"spec": {"type": "NodePort", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
             "ipFamilies": ["IPv4"], "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080}]}});
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
         Service.set_defaults(&mut new);
-        Service.prepare_for_update(&mut new, &old, &CONTEXT);
+        Service.prepare_for_update(&mut new, &old, &WriteContext::default());
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.96.0.5"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
-        assert!(Service.validate_update(&new, &old, &CONTEXT).is_empty());
+        assert!(Service.validate_update(&new, &old, &WriteContext::default()).is_empty());
     }
 
     #[test]
@@ -481,7 +479,7 @@ mod tests {
         let mut new = old.clone();
         new["spec"]["type"] = "ClusterIP".into();
         Service.set_defaults(&mut new);
-        Service.prepare_for_update(&mut new, &old, &CONTEXT);
+        Service.prepare_for_update(&mut new, &old, &WriteContext::default());
         assert!(new["spec"]["ports"][0].get("nodePort").is_none());
         assert_eq!(Service.validate(&new), []);
     }

@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn new_pods_should_be_pending_with_a_class() {
-        let context = WriteContext { now: "2026-01-01T00:00:00Z", user: "u", subresource: None };
+        let context = WriteContext { now: "2026-01-01T00:00:00Z", user: "u", ..WriteContext::default() };
         let mut pod = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Running"}});
         Pod.prepare_for_create(&mut pod, &context);
         assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
