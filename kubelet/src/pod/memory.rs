@@ -2,7 +2,7 @@
 //!
 //! None of it survives the agent; a new agent learns it anew, at worst by one early restart of a crashing container.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -109,6 +109,8 @@ pub struct Memory {
     pub probes: HashMap<String, ProbeState>,
     /// Since when the sandbox cannot be made, and when to try again.
     pub sandbox_failure: Option<SandboxFailure>,
+    /// Crashed containers (by id) whose wait has been told.
+    pub waits_told: HashSet<String>,
     /// Whether postStart hooks of containers (by id) have yet to end.
     pub hooks_running: Option<String>,
 }
@@ -174,11 +176,16 @@ impl Memory {
     /// Forgets what a changed config map or secret may have mended.
     pub fn forget_config_failures(&mut self) {
         self.failures.retain(|_, failure| failure.reason != "CreateContainerConfigError");
+        // Volumes are set up before the sandbox; the count stays, so that the wait goes on growing if this did not help.
+        if let Some(failure) = &mut self.sandbox_failure {
+            failure.retry_at = Timestamp::MIN;
+        }
     }
 
     /// Forgets containers that are gone.
     pub fn retain_containers(&mut self, is_there: impl Fn(&str) -> bool) {
         self.probes.retain(|id, _| is_there(id));
+        self.waits_told.retain(|id| is_there(id));
     }
 }
 

@@ -57,6 +57,7 @@ pub(super) struct Worker {
     pub gone: bool,
     pub verdict: Option<Verdict>,
     admitted: bool,
+    adopted: bool,
     cgroup_made: bool,
 }
 
@@ -77,6 +78,7 @@ impl Worker {
             gone: false,
             verdict: None,
             admitted: false,
+            adopted: false,
             cgroup_made: false,
         }
     }
@@ -170,6 +172,7 @@ impl Worker {
             let message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
             self.agent.tell(&self.pod, Some(&name), EventType::Normal, "BackOff", message);
         }
+        self.tell_crash_waits(now);
         let decision = decide(&self.pod, &self.runtime, &self.memory, now);
         self.tell_status(false);
         if decision.over {
@@ -177,6 +180,10 @@ impl Worker {
         }
         if !self.volumes.mounted.is_empty() {
             self.refresh_volumes().await;
+        } else if !self.adopted && self.runtime.ready_sandbox().is_some() {
+            // Containers that another agent started: their volumes are kept fresh from here on.
+            self.adopted = true;
+            self.prepare().await;
         }
         let mut acted = false;
         for action in decision.actions {
@@ -186,6 +193,19 @@ impl Worker {
             }
         }
         if acted { Next::Again } else { Next::Sleep(decision.wake_at) }
+    }
+
+    /// Tells once of every crash that the container waits before its next start.
+    fn tell_crash_waits(&mut self, now: Timestamp) {
+        for container in self.pod.all_containers() {
+            let Some(record) = self.runtime.latest(&container.name).filter(|c| c.ended()) else { continue };
+            let waits = self.memory.crash_wait(&container.name, record.finished(), now).is_some();
+            if waits && self.memory.waits_told.insert(record.id.clone()) {
+                let name = &container.name;
+                let message = format!("Back-off restarting failed container {name} in pod {}", self.pod.title());
+                self.agent.tell(&self.pod, Some(name), EventType::Warning, "BackOff", message);
+            }
+        }
     }
 
     /// Looks at what the runtime has of the pod.

@@ -15,6 +15,9 @@ const DATA_NEW: &str = "..data_tmp";
 pub fn write(dir: &Path, payload: &Payload, fs_group: Option<i64>) -> io::Result<()> {
     let group = fs_group.map(u32::try_from).transpose().map_err(io::Error::other)?;
     let before = std::fs::read_link(dir.join(DATA)).ok();
+    if before.is_some() && holds(&dir.join(DATA), payload, group) {
+        return Ok(());
+    }
     let name = format!("..{}", uuid::Uuid::new_v4().simple());
     let fresh = dir.join(&name);
     make_dir(&fresh, group)?;
@@ -49,6 +52,27 @@ pub fn write(dir: &Path, payload: &Payload, fs_group: Option<i64>) -> io::Result
     Ok(())
 }
 
+/// Whether the directory holds just this payload already, as after a restart of the agent.
+fn holds(data: &Path, payload: &Payload, group: Option<u32>) -> bool {
+    let same = |(path, file): (&String, &super::payload::File)| {
+        let full = data.join(path);
+        let mode = std::fs::metadata(&full).map(|metadata| metadata.permissions().mode() & 0o777);
+        mode.is_ok_and(|mode| mode == wanted_mode(file.mode, group))
+            && std::fs::read(&full).is_ok_and(|content| content == file.content)
+    };
+    payload.files.iter().all(same) && count_files(data) == payload.files.len()
+}
+
+fn count_files(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { count_files(&entry.path()) } else { 1 }).sum()
+}
+
+/// A group that owns the volume may read it.
+fn wanted_mode(mode: u32, group: Option<u32>) -> u32 {
+    if group.is_some() { mode | 0o440 } else { mode }
+}
+
 fn first_part(path: &str) -> Option<PathBuf> {
     Path::new(path).components().next().map(|part| PathBuf::from(part.as_os_str()))
 }
@@ -74,9 +98,7 @@ fn write_file(base: &Path, path: &str, content: &[u8], mode: u32, group: Option<
     if group.is_some() {
         chown(&full, None, group)?;
     }
-    // A group that owns the volume may read it.
-    let mode = if group.is_some() { mode | 0o440 } else { mode };
-    std::fs::set_permissions(&full, std::fs::Permissions::from_mode(mode))
+    std::fs::set_permissions(&full, std::fs::Permissions::from_mode(wanted_mode(mode, group)))
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
