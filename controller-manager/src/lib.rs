@@ -9,7 +9,9 @@
 mod certificates;
 mod common;
 mod cron_job;
+mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage_collector;
 mod job;
@@ -20,6 +22,7 @@ mod pod_gc;
 mod replicaset;
 mod root_ca;
 mod service_account;
+mod stateful_set;
 #[cfg(test)]
 mod testing;
 
@@ -132,6 +135,9 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(|context| replicaset::run::<ReplicaSet>(context, "replicaset-controller"));
     controllers.start(|context| replicaset::run::<ReplicationController>(context, "replication-controller"));
     controllers.start(deployment::run);
+    controllers.start(daemon_set::run);
+    controllers.start(stateful_set::run);
+    controllers.start(disruption::run);
     controllers.start(job::run);
     controllers.start(cron_job::run);
     controllers.start(endpoints::run);

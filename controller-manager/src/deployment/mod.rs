@@ -25,6 +25,8 @@ use kube::{Api, ResourceExt};
 use crate::common::claims::{ClaimIndex, settle_claims, sort_claims};
 use crate::common::template::templates_equal;
 use crate::common::{Context, ReconcileError, Reconciled};
+pub(crate) use math::resolve;
+
 use decide::Action;
 
 const WORKERS: usize = 5;

@@ -1,0 +1,196 @@
+//! Stateful sets: numbered pods with names, volumes and an order.
+//!
+//! A pod's name is its identity, so a stale cache can at worst try to create one that exists. Not yet: the retention policy of
+//! volume claims (they are always kept) and `maxUnavailable` above one.
+
+mod decide;
+mod identity;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use client::expectations::Expectations;
+use client::owner::controller_ref;
+use client::patch::update_status;
+use client::{ErrorExt, EventRecorder, EventType, Informer, ObjectKey, Outcome, queue};
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::PostParams;
+use kube::core::Selector;
+use kube::{Api, ResourceExt};
+use tokio::time::Instant;
+
+use crate::common::claims::{ClaimIndex, settle_claims, sort_claims};
+use crate::common::history::{self, REVISION_HASH};
+use crate::common::owners::{PodOwner, watch_owner_and_pods};
+use crate::common::{Context, ReconcileError, Reconciled, pod_control, pods};
+use decide::Snapshot;
+
+const WORKERS: usize = 5;
+
+impl PodOwner for StatefulSet {
+    const KIND: &'static str = "StatefulSet";
+
+    fn pod_selector(&self) -> Option<Selector> {
+        let selector = self.spec.as_ref()?.selector.clone();
+        Selector::try_from(selector).ok().filter(|selector| !selector.selects_all())
+    }
+}
+
+/// Runs the controller until shutdown.
+pub(crate) async fn run(context: Context) {
+    let sets = context.all::<StatefulSet>();
+    let pods = context.all::<Pod>();
+    let revisions = context.all::<ControllerRevision>();
+    let queue = context.queue("statefulset");
+    let expectations = Arc::new(Expectations::new());
+    let claim_index = ClaimIndex::new(&pods);
+    let revision_index = ClaimIndex::new(&revisions);
+    if !(sets.synced().await && pods.synced().await && revisions.synced().await) {
+        return;
+    }
+    watch_owner_and_pods(&sets, &pods, &queue, &expectations);
+    let recorder = context.recorder("statefulset-controller");
+    let controller =
+        Arc::new(Controller { context, sets, claim_index, revision_index, expectations, recorder });
+    queue::run(queue, WORKERS, move |key| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    })
+    .await;
+}
+
+struct Controller {
+    context: Context,
+    sets: Informer<StatefulSet>,
+    claim_index: ClaimIndex<Pod>,
+    revision_index: ClaimIndex<ControllerRevision>,
+    expectations: Arc<Expectations>,
+    recorder: EventRecorder,
+}
+
+impl Controller {
+    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
+        let Some(set) = self.sets.get_key(key) else {
+            self.expectations.forget(key);
+            return Ok(Outcome::Done);
+        };
+        let Some(selector) = set.pod_selector() else { return Ok(Outcome::Done) };
+        // Its own creations and deletions must show before the next step is chosen.
+        let current = self.expectations.satisfied(key, Instant::now());
+        let uid = set.uid().unwrap_or_default();
+        let deleting = set.metadata.deletion_timestamp.is_some();
+        let owner = controller_ref(set.as_ref());
+        let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
+        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
+        let collisions =
+            set.status.as_ref().and_then(|status| status.collision_count).filter(|count| *count > 0);
+        let existing = self.revision_index.owned(&uid);
+        let history = history::history(&owner, &key.namespace, &template, labels, &existing, collisions);
+        let revisions_api: Api<ControllerRevision> = self.context.api(&key.namespace);
+        if !deleting && let Some(outcome) = history::apply(&revisions_api, key, &history).await? {
+            return Ok(outcome);
+        }
+        let update_name = history.present.name_any();
+        let left = set.status.as_ref().and_then(|status| status.current_revision.clone());
+        let leaving = history.revisions.iter().find(|revision| Some(revision.name_any()) == left);
+        let leaving = leaving.unwrap_or(&history.present).clone();
+        let current_name = leaving.name_any();
+
+        let sets_api: Api<StatefulSet> = self.context.api(&key.namespace);
+        let pods_api: Api<Pod> = self.context.api(&key.namespace);
+        let mut candidates = self.claim_index.candidates(&uid, &key.namespace);
+        candidates.retain(|pod| decide::ordinal_of(&key.name, pods::name(pod)).is_some());
+        let pods =
+            settle_claims(sort_claims(candidates, &uid, deleting, &selector), &sets_api, &pods_api, &owner)
+                .await?;
+        let snapshot = Snapshot { set: &set, pods: &pods, current: &current_name, update: &update_name };
+        let plan = decide::decide(&snapshot, self.context.now());
+        let result =
+            if current { self.apply(key, &set, &plan, &leaving, &history.present).await } else { Ok(()) };
+        let mut changed = set.as_ref().clone();
+        changed.status = Some(plan.status);
+        update_status(&sets_api, set.as_ref(), &changed).await?;
+        result?;
+        let mut in_use: HashSet<String> =
+            pods.iter().filter_map(|pod| pods::labels(pod).get(REVISION_HASH).cloned()).collect();
+        in_use.insert(current_name);
+        let limit = set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
+        history::delete(&revisions_api, history::surplus(&history, &in_use, limit)).await?;
+        Ok(plan.recheck.map_or(Outcome::Done, Outcome::RequeueAfter))
+    }
+
+    async fn apply(
+        &self,
+        key: &ObjectKey,
+        set: &Arc<StatefulSet>,
+        plan: &decide::Plan,
+        leaving: &ControllerRevision,
+        present: &ControllerRevision,
+    ) -> Result<(), ReconcileError> {
+        if plan.create.is_empty() && plan.delete.is_empty() {
+            return Ok(());
+        }
+        let api: Api<Pod> = self.context.api(&key.namespace);
+        let uids = plan.delete.iter().map(|pod| pods::uid(pod).to_string());
+        self.expectations.expect(key, plan.create.len(), uids, Instant::now());
+        let mut failure = None;
+        for new in &plan.create {
+            let revision = if new.updated { present } else { leaving };
+            if let Err(error) = self.create(key, set, new.ordinal, revision).await {
+                self.expectations.creation_observed(key);
+                failure = Some(error);
+            }
+        }
+        for pod in &plan.delete {
+            if let Err(error) = pod_control::delete_pod(&api, pod, set.as_ref(), &self.recorder).await {
+                self.expectations.deletion_observed(key, pods::uid(pod));
+                failure = Some(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Creates the volume claims of an ordinal, then its pod.
+    async fn create(
+        &self,
+        key: &ObjectKey,
+        set: &Arc<StatefulSet>,
+        ordinal: i32,
+        revision: &ControllerRevision,
+    ) -> Result<(), ReconcileError> {
+        let claims: Api<PersistentVolumeClaim> = self.context.api(&key.namespace);
+        for claim in identity::claims(set, ordinal) {
+            match claims.create(&PostParams::default(), &claim).await {
+                Ok(created) => {
+                    let message = format!(
+                        "create Claim {} Pod {}-{ordinal} in StatefulSet {} success",
+                        created.name_any(),
+                        key.name,
+                        key.name
+                    );
+                    self.recorder.record(set.as_ref(), EventType::Normal, "SuccessfulCreate", message);
+                }
+                Err(error) if error.is_already_exists() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let pod = identity::pod(set, ordinal, revision, &key.namespace);
+        let name = pods::name(&pod).to_string();
+        match self.context.api::<Pod>(&key.namespace).create(&PostParams::default(), &pod).await {
+            Ok(_) => {
+                let message = format!("create Pod {name} in StatefulSet {} successful", key.name);
+                self.recorder.record(set.as_ref(), EventType::Normal, "SuccessfulCreate", message);
+                Ok(())
+            }
+            Err(error) => {
+                if !(error.is_namespace_terminating() || error.is_already_exists()) {
+                    let message =
+                        format!("create Pod {name} in StatefulSet {} failed error: {error}", key.name);
+                    self.recorder.record(set.as_ref(), EventType::Warning, "FailedCreate", message);
+                }
+                Err(error.into())
+            }
+        }
+    }
+}
