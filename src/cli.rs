@@ -171,6 +171,12 @@ pub struct CommonOptions {
     /// A CRI runtime other than the embedded one: unix:///run/containerd/containerd.sock
     #[arg(long, value_name = "URL")]
     pub runtime_endpoint: Option<String>,
+    /// With another runtime: where it finds network configurations [default: /etc/cni/net.d]
+    #[arg(long, value_name = "DIR")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// With another runtime: where it finds network plugins [default: /opt/cni/bin]
+    #[arg(long, value_name = "DIR")]
+    pub cni_bin_dir: Option<PathBuf>,
     /// The node's name [default: the host's name]
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,

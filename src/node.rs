@@ -42,7 +42,10 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
         .await
         .context("cannot set up the pod network")?;
     let endpoint = match &settings.runtime_endpoint {
-        Some(endpoint) => endpoint.clone(),
+        Some(endpoint) => {
+            install_cni_plugin(settings)?;
+            endpoint.clone()
+        }
         None => bail!("no runtime yet {}", network.ready()),
     };
     let kubelet = kubelet_config(settings, &access, endpoint)?;
@@ -80,6 +83,22 @@ fn kubelet_config(
     config.serving.address = settings.agent_address;
     config.version = KUBERNETES_VERSION.to_string();
     Ok(config)
+}
+
+/// Lets a runtime of another make connect its pods to our network: this binary, under the name of the plugin that it
+/// then is, and the configuration that names it.
+fn install_cni_plugin(settings: &Settings) -> anyhow::Result<()> {
+    let directory = &settings.cni_bin_dir;
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let plugin = directory.join("gantry-cni");
+    let program = std::env::current_exe().context("cannot tell where the gantry binary is")?;
+    let temporary = directory.join(format!(".gantry-cni.{}", std::process::id()));
+    std::os::unix::fs::symlink(program, &temporary)
+        .and_then(|()| std::fs::rename(&temporary, &plugin))
+        .with_context(|| format!("cannot install the network plugin {}", plugin.display()))?;
+    network::write_conflist(&settings.cni_conf_dir, &settings.instance, &settings.data_dir, "gantry-cni")
+        .context("cannot write the network configuration of the runtime")?;
+    Ok(())
 }
 
 /// Where container logs are.

@@ -25,6 +25,8 @@ pub struct Settings {
     pub etcd_endpoints: Vec<String>,
     /// `None` is the embedded runtime.
     pub runtime_endpoint: Option<String>,
+    pub cni_conf_dir: PathBuf,
+    pub cni_bin_dir: PathBuf,
     pub node_name: String,
     pub node_ip: IpAddr,
     pub pod_cidr: Ipv4Range,
@@ -116,6 +118,8 @@ impl Settings {
             store,
             etcd_endpoints,
             runtime_endpoint: pick!(runtime_endpoint),
+            cni_conf_dir: pick!(cni_conf_dir).unwrap_or_else(|| "/etc/cni/net.d".into()),
+            cni_bin_dir: pick!(cni_bin_dir).unwrap_or_else(|| "/opt/cni/bin".into()),
             node_name,
             node_ip: pick!(node_ip).unwrap_or_else(default_address),
             pod_cidr,
