@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match called_as(&arguments) {
-        "gantry-cni" => return network::cni_main(),
+        "gantry-cni" | network::LOOPBACK => return network::cni_main(),
         "ctl" | "kubectl" => return ctl::main(arguments),
         _ => {}
     }

@@ -1,7 +1,7 @@
 //! The parts of a node: pod network, container runtime, agent, service proxy and cluster DNS.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -10,6 +10,9 @@ use pki::CertificateAndKey;
 
 use crate::roles::Parts;
 use crate::settings::{CLUSTER_DOMAIN, KUBERNETES_VERSION, Settings};
+
+/// The name by which this binary is the network's plugin for other runtimes.
+const CNI_PLUGIN: &str = "gantry-cni";
 
 /// How a node's parts reach the API server and whom they believe.
 pub struct NodeAccess {
@@ -90,15 +93,23 @@ fn kubelet_config(
 fn install_cni_plugin(settings: &Settings) -> anyhow::Result<()> {
     let directory = &settings.cni_bin_dir;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let plugin = directory.join("gantry-cni");
-    let program = std::env::current_exe().context("cannot tell where the gantry binary is")?;
-    let temporary = directory.join(format!(".gantry-cni.{}", std::process::id()));
-    std::os::unix::fs::symlink(program, &temporary)
-        .and_then(|()| std::fs::rename(&temporary, &plugin))
-        .with_context(|| format!("cannot install the network plugin {}", plugin.display()))?;
-    network::write_conflist(&settings.cni_conf_dir, &settings.instance, &settings.data_dir, "gantry-cni")
+    install_plugin(&directory.join(CNI_PLUGIN))?;
+    // containerd asks for this one too; where the distribution's is installed, it stays.
+    let loopback = directory.join(network::LOOPBACK);
+    if !loopback.exists() {
+        install_plugin(&loopback)?;
+    }
+    network::write_conflist(&settings.cni_conf_dir, &settings.instance, &settings.data_dir, CNI_PLUGIN)
         .context("cannot write the network configuration of the runtime")?;
     Ok(())
+}
+
+fn install_plugin(path: &Path) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot tell where the gantry binary is")?;
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    std::os::unix::fs::symlink(program, &temporary)
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .with_context(|| format!("cannot install the network plugin {}", path.display()))
 }
 
 /// Where container logs are.

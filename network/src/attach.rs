@@ -7,14 +7,16 @@
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
+use netlink::conntrack::{Connection, delete_matching};
 use netlink::netns;
 use netlink::nft;
 use netlink::route::{Address, AddressScope, Mac, Neighbour, Route, RouteSocket, Veth};
 
 use crate::lease::{Lease, Leases, Owner};
 use crate::names::{Names, POD_ROUTE_PROTOCOL};
-use crate::request::{Addresses, AttachRequest};
+use crate::request::{Addresses, AttachRequest, Protocol};
 use crate::state::NodeState;
 use crate::{Error, peers, rules, sysctl};
 
@@ -73,10 +75,22 @@ pub(crate) fn detach(names: &Names, leases: &Leases, id: &str) -> Result<(), Err
             Err(error) if !error.is_not_found() => return Err(error.into()),
             _ => {}
         }
+        forget_datagrams(&lease);
     }
     // Last, so that nobody else gets the address while something still leads to the old pod.
     leases.release(id)?;
     Ok(())
+}
+
+/// Lets clients that keep sending datagrams to a host port find the pod's successor.
+fn forget_datagrams(lease: &Lease) {
+    if !lease.port_mappings.iter().any(|mapping| mapping.protocol == Protocol::Udp) {
+        return;
+    }
+    let to_pod = |connection: &Connection| connection.reply.source == lease.address;
+    if let Err(error) = delete_matching(Protocol::Udp.number(), to_pod) {
+        tracing::warn!(pod = lease.pod, %error, "cannot forget connections to a host port; clients may wait for them to expire");
+    }
 }
 
 fn connect(
@@ -125,6 +139,13 @@ fn connect(
         nft::apply(rules::additions(names, lease))?;
     }
     Ok(())
+}
+
+/// Brings up the loopback device of a namespace, and nothing else.
+pub(crate) fn bring_up_loopback(namespace: &Path) -> Result<(), Error> {
+    let mut pod = RouteSocket::open_in(&netns::open(namespace)?)?;
+    let loopback = pod.link("lo")?.ok_or_else(|| Error::Vanished("lo".to_owned()))?;
+    Ok(pod.set_up(loopback.index)?)
 }
 
 fn configure_pod(pod: &mut RouteSocket, interface: &str, address: Ipv4Addr) -> Result<(), Error> {

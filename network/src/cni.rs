@@ -19,6 +19,8 @@ use crate::request::{Addresses, AttachRequest, PortMapping, Protocol};
 use crate::state::NodeState;
 
 const VERSIONS: [&str; 5] = ["0.3.1", "0.4.0", "1.0.0", "1.0.1", "1.1.0"];
+/// Plugin type, and name of the executable, of the loopback device's plugin.
+pub const LOOPBACK: &str = "loopback";
 const NEWEST_WRITTEN: &str = "1.0.0";
 const CODE_INCOMPATIBLE: u32 = 1;
 const CODE_ENVIRONMENT: u32 = 4;
@@ -33,6 +35,8 @@ const CODE_FAILED: u32 = 100;
 #[serde(rename_all = "camelCase")]
 struct NetworkConfig {
     cni_version: String,
+    #[serde(default, rename = "type")]
+    kind: String,
     #[serde(default)]
     data_dir: PathBuf,
     #[serde(default)]
@@ -137,6 +141,9 @@ fn run(input: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Opt
         let message = format!("CNI version {} is not one of {}", config.cni_version, VERSIONS.join(", "));
         return Err(Failure::new(CODE_INCOMPATIBLE, message));
     }
+    if config.kind == LOOPBACK {
+        return loopback(&config, &command, &required);
+    }
     if !config.data_dir.is_absolute() {
         return Err(Failure::new(CODE_CONFIG, "dataDir must be an absolute path"));
     }
@@ -157,6 +164,26 @@ fn run(input: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Opt
         ("CHECK", Some(state)) => check(&config, &directory, &state, &required).map(|()| None),
         (other, Some(_)) => Err(Failure::new(CODE_ENVIRONMENT, format!("unknown CNI_COMMAND {other}"))),
     }
+}
+
+/// The plugin of this name that containerd asks for beside the configured one.
+fn loopback(config: &NetworkConfig, command: &str, required: Required<'_>) -> Result<Option<Value>, Failure> {
+    if command != "ADD" {
+        return Ok(None);
+    }
+    let namespace = required("CNI_NETNS")?;
+    attach::bring_up_loopback(Path::new(&namespace))?;
+    let version = json!(if config.cni_version.starts_with("0.") { Some("4") } else { None });
+    let mut address = json!({ "address": "127.0.0.1/8", "interface": 0 });
+    if let (false, Some(object)) = (version.is_null(), address.as_object_mut()) {
+        object.insert("version".to_owned(), version);
+    }
+    Ok(Some(json!({
+        "cniVersion": config.cni_version,
+        "interfaces": [{ "name": "lo", "mac": "00:00:00:00:00:00", "sandbox": namespace }],
+        "ips": [address],
+        "dns": {},
+    })))
 }
 
 type Required<'a> = &'a dyn Fn(&str) -> Result<String, Failure>;
