@@ -20,7 +20,6 @@ pub mod config;
 mod custom;
 mod discovery;
 mod http;
-mod interim;
 mod metrics;
 mod node;
 mod objects;

@@ -188,13 +188,13 @@ impl Presenter {
     fn converted(&self, object: &Cached, revision: Revision) -> Value {
         let mut tree = object.tree_at(revision);
         if self.version != self.row.storage {
-            crate::interim::convert(&self.row, &mut tree, &self.row.storage, &self.version);
+            api::convert::convert(&self.row, &mut tree, &self.row.storage, &self.version);
         }
         tree
     }
 
     fn table(&self, trees: &[Value], meta: &ListMeta, headings: bool) -> Value {
-        let columns = crate::interim::for_row(&self.row, &self.version);
+        let columns = api::columns::for_row(&self.row, &self.version);
         let rows: Vec<Value> = trees
             .iter()
             .map(|tree| {

@@ -26,7 +26,7 @@ use crate::config::{Config, Identity};
 use crate::http::{Request, Response};
 use crate::node::AgentClient;
 use crate::objects::Objects;
-use crate::pipeline::{Core, Flow, row_name};
+use crate::pipeline::{Core, Flow};
 use crate::tls::{self, ServingCertificate, TlsError};
 
 /// How long a client may take to shake hands, and to send the head of a request.
@@ -68,13 +68,17 @@ impl Server {
     pub async fn build(config: Config, store: Arc<dyn Store>) -> Result<Self, ServerError> {
         let serving = ServingCertificate::new(&config.serving)?;
         let agents = AgentClient::new(&config)?;
-        let table = Arc::new(ResourceTable::built_in());
+        let table = Arc::new(RwLock::new(Arc::new(ResourceTable::built_in())));
         let background = CancellationToken::new();
-        let strategies = table.clone();
-        let names: std::collections::HashMap<String, Arc<api::Row>> =
-            strategies.rows().iter().map(|row| (row_name(row), row.clone())).collect();
+        let current = table.clone();
         let fields = move |row: &str, tree: &serde_json::Value| {
-            names.get(row).map(|row| row.strategy.selectable_fields(tree)).unwrap_or_default()
+            let (group, plural) = row.split_once('/').unwrap_or_default();
+            let group = if group == "core" { "" } else { group };
+            let table = current.read().clone();
+            table
+                .group_resource(group, plural)
+                .map(|row| row.strategy.selectable_fields(tree))
+                .unwrap_or_default()
         };
         let cache = Cache::start(store.clone(), Box::new(fields), background.clone()).await?;
         let objects = Objects::new(cache.clone(), store.clone());
@@ -88,15 +92,18 @@ impl Server {
             store,
             cache,
             objects,
-            table: RwLock::new(table),
+            table,
             flow: Flow::new(),
             metrics: Default::default(),
             openapi: Default::default(),
+            summaries: Default::default(),
             agents,
             stopping: CancellationToken::new(),
             config,
         });
         crate::bootstrap::ensure(&core).await?;
+        crate::custom::refresh(&core);
+        tokio::spawn(crate::custom::follow(core.clone(), background.clone()));
         Ok(Self { core, serving, background })
     }
 

@@ -28,6 +28,7 @@ use crate::http::negotiate::{Encoding, accepted};
 use crate::http::query::Query;
 use crate::http::respond::{self, Failure};
 use crate::http::{JSON, Response, body};
+use crate::objects::Objects;
 use crate::pipeline::{Core, no_such_path};
 
 /// Which document.
@@ -79,7 +80,12 @@ impl OpenApi {
         }
     }
 
-    fn get_or_make(&self, table: &Arc<ResourceTable>, key: &Key) -> Result<Option<Document>, String> {
+    fn get_or_make(
+        &self,
+        objects: &Objects,
+        table: &Arc<ResourceTable>,
+        key: &Key,
+    ) -> Result<Option<Document>, String> {
         // Held while the document is made, so that it is made once.
         let mut made = self.made.lock();
         if made.as_ref().is_none_or(|m| !Arc::ptr_eq(&m.table, table)) {
@@ -89,7 +95,7 @@ impl OpenApi {
         if let Some(document) = made.documents.get(key) {
             return Ok(Some(document.clone()));
         }
-        let Some(bytes) = make(table, key) else { return Ok(None) };
+        let Some(bytes) = make(objects, table, key) else { return Ok(None) };
         let hash = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect::<String>().into();
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
         let compressed =
@@ -103,7 +109,8 @@ impl OpenApi {
 /// Makes a document beside the requests that are being served.
 async fn document(core: &Arc<Core>, key: Key) -> Result<Option<Document>, Failure> {
     let (core, table) = (core.clone(), core.table());
-    let made = tokio::task::spawn_blocking(move || core.openapi.get_or_make(&table, &key)).await;
+    let made =
+        tokio::task::spawn_blocking(move || core.openapi.get_or_make(&core.objects, &table, &key)).await;
     match made {
         Ok(Ok(document)) => Ok(document),
         Ok(Err(why)) => Err(ApiError::internal(format!("the OpenAPI document: {why}")).into()),
@@ -111,9 +118,11 @@ async fn document(core: &Arc<Core>, key: Key) -> Result<Option<Document>, Failur
     }
 }
 
-fn make(table: &ResourceTable, key: &Key) -> Option<Vec<u8>> {
-    let source =
-        Source { rows: table.rows(), custom_schema: &|row, served| crate::custom::schema_of(row, served) };
+fn make(objects: &Objects, table: &ResourceTable, key: &Key) -> Option<Vec<u8>> {
+    let source = Source {
+        rows: table.rows(),
+        custom_schema: &|row, served| crate::custom::schema_of(objects, row, served),
+    };
     match key {
         Key::V2Json => Some(openapi::v2_json(&source)),
         Key::V2Protobuf => Some(openapi::v2_protobuf(&source)),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use api::field::Look;
 use api::{ApiError, Reason};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +22,8 @@ use crate::tls::{self, TlsError};
 
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// The longest document that an agent is believed.
+const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The agent's port when the node does not say.
 const AGENT_PORT: u16 = 10250;
 
@@ -93,6 +97,28 @@ impl AgentClient {
             Ok(Err(error)) => Err(unreachable(&address.authority(), &error.to_string())),
             Err(_) => Err(unreachable(&address.authority(), "the TLS handshake takes too long")),
         }
+    }
+
+    /// Asks an agent for a JSON document.
+    pub async fn get_json(&self, address: &AgentAddress, path: &str) -> Result<Value, ApiError> {
+        let stream = self.dial_agent(address).await?;
+        let broken = |error: hyper::Error| unreachable(&address.authority(), &error.to_string());
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let connection = tokio::spawn(connection);
+        let request = http::Request::get(path)
+            .header(http::header::HOST, address.authority())
+            .body(Empty::<bytes::Bytes>::new())
+            .map_err(|e| ApiError::internal(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let code = response.status();
+        let body = Limited::new(response.into_body(), DOCUMENT_BYTES_MAX).collect().await;
+        connection.abort();
+        let bytes = body.map_err(|error| unreachable(&address.authority(), &error.to_string()))?.to_bytes();
+        if !code.is_success() {
+            return Err(unreachable(&address.authority(), &format!("{path} answers {code}")));
+        }
+        serde_json::from_slice(&bytes).map_err(|e| ApiError::internal(format!("{path} of an agent: {e}")))
     }
 
     /// Connects to a pod or service, without TLS.

@@ -6,5 +6,5 @@
 mod agent;
 mod connect;
 
-pub(crate) use agent::AgentClient;
+pub(crate) use agent::{AgentAddress, AgentClient};
 pub(crate) use connect::{Connect, connect};

@@ -37,8 +37,8 @@ pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use flow::Flow;
-pub(crate) use options::{WriteOptions, delete_options, write_options};
-pub(crate) use read::list_options;
+pub(crate) use options::{DeleteOptions, WriteOptions, delete_options, write_options};
+pub(crate) use read::{filter, list_options};
 
 use crate::admission::AdmissionChain;
 use crate::auth::service_account::ServiceAccountTokens;
@@ -56,6 +56,7 @@ use crate::metrics::Metrics;
 use crate::node::AgentClient;
 use crate::objects::Objects;
 use crate::reviews::Reviewers;
+use crate::subresource::Summaries;
 
 /// Everything that requests are served with.
 pub(crate) struct Core {
@@ -63,7 +64,7 @@ pub(crate) struct Core {
     pub store: Arc<dyn Store>,
     pub cache: Arc<Cache>,
     pub objects: Objects,
-    pub table: RwLock<Arc<ResourceTable>>,
+    pub table: Arc<RwLock<Arc<ResourceTable>>>,
     pub authenticators: Vec<Arc<dyn Authenticator>>,
     pub authorizers: AuthorizerChain,
     pub admission: AdmissionChain,
@@ -73,6 +74,7 @@ pub(crate) struct Core {
     pub metrics: Metrics,
     pub openapi: OpenApi,
     pub agents: AgentClient,
+    pub summaries: Summaries,
     /// Fires when the server stops taking new work: watches end.
     pub stopping: CancellationToken,
 }

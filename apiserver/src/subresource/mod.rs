@@ -3,9 +3,12 @@
 
 mod binding;
 mod eviction;
+mod metrics;
 mod review;
 pub(crate) mod scale;
 mod token;
+
+pub(crate) use metrics::Summaries;
 
 use std::sync::Arc;
 
@@ -38,6 +41,9 @@ pub(crate) async fn answer(
         ("eviction", "create") => return Some(eviction::create(core, call, target, content).await),
         ("token", "create") => return Some(token::create(core, call, target, content).await),
         _ => {}
+    }
+    if metrics::is_metrics(target) {
+        return Some(metrics::answer(core, call, target).await);
     }
     if !target.row.stored {
         return Some(review::create(core, call, target, content).await);

@@ -1,0 +1,37 @@
+//! What is special about all custom resources alike.
+
+use api::field::Touch;
+use api::{Strategy, WriteContext};
+use serde_json::Value;
+
+/// The strategy of custom resources.
+pub(super) struct Custom {
+    /// Whether status is a subresource.
+    pub has_status: bool,
+}
+
+impl Strategy for Custom {
+    fn tracks_generation(&self) -> bool {
+        true
+    }
+
+    fn generation_grows(&self, new: &Value, old: &Value) -> bool {
+        desired(new, self.has_status) != desired(old, self.has_status)
+    }
+
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
+        if self.has_status {
+            object.drop_field("status");
+        }
+    }
+}
+
+/// Everything but metadata and, where it is reported apart, status.
+fn desired(object: &Value, has_status: bool) -> Vec<(&String, &Value)> {
+    let fields = object.as_object().into_iter().flatten();
+    fields.filter(|(name, _)| *name != "metadata" && !(has_status && *name == "status")).collect()
+}
