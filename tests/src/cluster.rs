@@ -56,10 +56,15 @@ impl Cluster {
             leaks,
             finished: false,
         };
+        let no_agent = options.arguments.iter().any(|argument| argument == "--no-agent");
         let node = cluster.prepare("n1", 11, vec!["server".to_string()], options);
         cluster.nodes.push(node);
         cluster.nodes[0].spawn();
-        cluster.wait_ready("n1");
+        if no_agent {
+            eventually(60, "the API server answers", || cluster.get(&["namespace", "default"]).map(|_| ()));
+        } else {
+            cluster.wait_ready("n1");
+        }
         cluster
     }
 
