@@ -46,4 +46,9 @@ impl Config {
     pub(crate) fn shim_cgroup(&self) -> String {
         format!("/{}-shims", self.instance)
     }
+
+    /// The cgroup of containers whose sandbox names no parent.
+    pub(crate) fn pod_cgroup(&self) -> String {
+        format!("/{}-pods", self.instance)
+    }
 }

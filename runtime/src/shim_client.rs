@@ -14,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use crate::{
     Config, files,
     shim::protocol::{self, Reply, Request, ShimConfig},
+    sys,
 };
 
 /// How long a shim may take to come up. Far more than it needs, also on a machine that is busy.
@@ -72,7 +73,7 @@ impl Connection {
             Ok::<_, nix::Error>(socket)
         };
         let socket = open().map_err(|error| ShimError::Gone(error.into()))?;
-        Ok(Self { socket: AsyncFd::new(socket).map_err(ShimError::Gone)? })
+        Ok(Self { socket: sys::watch(socket).map_err(ShimError::Gone)? })
     }
 
     pub(crate) async fn send(

@@ -150,3 +150,9 @@ pub(crate) fn bring_loopback_up() -> nix::Result<()> {
     // SAFETY: the structure is initialised and outlives the call, which only reads it.
     Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
 }
+
+/// Watches a descriptor that is owned by the watch and stays open as long as it.
+pub(crate) fn watch(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: the watch owns the descriptor, gives it out only by shared reference, and deregisters before closing it.
+    unsafe { tokio::io::unix::AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}

@@ -35,7 +35,7 @@ impl Engine {
         let image =
             self.images.find(&wanted).ok_or_else(|| Error::Image(ImageError::NotFound(wanted.clone())))?;
         let id = new_id();
-        let record = new_record(&id, &sandbox, config, &image);
+        let record = new_record(&id, &sandbox, config, &image, &self.config.pod_cgroup());
         let directory = self.container_directory(&id);
         let entry = Arc::new(ContainerEntry {
             id: id.clone(),
@@ -232,12 +232,18 @@ fn mount_root(entry: &ContainerEntry, layers: &[std::path::PathBuf], writable: &
     mounts::overlay(&rootfs, layers, &upper, &work)
 }
 
-fn new_record(id: &str, sandbox: &Sandbox, config: ContainerConfig, image: &ImageRecord) -> ContainerRecord {
+fn new_record(
+    id: &str,
+    sandbox: &Sandbox,
+    config: ContainerConfig,
+    image: &ImageRecord,
+    default_parent: &str,
+) -> ContainerRecord {
     let sandbox_record = sandbox.record.read();
     let parent =
         sandbox_record.config.linux.as_ref().map(|linux| linux.cgroup_parent.clone()).unwrap_or_default();
     let parent = parent.trim_matches('/');
-    let cgroup = if parent.is_empty() { format!("/gantry-pods/{id}") } else { format!("/{parent}/{id}") };
+    let cgroup = if parent.is_empty() { format!("{default_parent}/{id}") } else { format!("/{parent}/{id}") };
     let has_log = !config.log_path.is_empty() && !sandbox_record.config.log_directory.is_empty();
     let log_path = has_log.then(|| Path::new(&sandbox_record.config.log_directory).join(&config.log_path));
     ContainerRecord {

@@ -22,7 +22,7 @@ use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use exec::{ExecProcess, ExecStreams, OutputLimit};
+pub(crate) use exec::{ExecProcess, ExecStreams, OutputLimit, sender};
 
 use crate::{
     Config,
@@ -76,6 +76,11 @@ impl Engine {
     pub(crate) fn layers_in_use(&self) -> BTreeSet<String> {
         let containers = self.containers.read();
         containers.values().flat_map(|container| container.record.read().chains.clone()).collect()
+    }
+
+    /// Ends the tasks that watch shims. The shims stay.
+    pub(crate) fn end_watching(&self) {
+        self.shutdown.cancel();
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<ContainerEventResponse> {

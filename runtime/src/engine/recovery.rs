@@ -174,19 +174,11 @@ impl Engine {
             return Err(error);
         }
         let cgroups = self.cgroups.clone();
-        let (shims, state, socket) =
-            (self.config.shim_cgroup(), self.config.state.clone(), self.config.socket.clone());
+        let groups = [self.config.shim_cgroup(), self.config.pod_cgroup()];
+        let (state, socket) = (self.config.state.clone(), self.config.socket.clone());
         super::blocking("removing what is left", move || {
-            for group in [shims.as_str(), "/gantry-pods"] {
-                if group == shims {
-                    cgroups.kill_all(group).map_err(io::Error::other)?;
-                }
-                // A group of pods without a parent may be another instance's too.
-                if let Err(error) = cgroups.remove(group)
-                    && group == shims
-                {
-                    return Err(io::Error::other(error));
-                }
+            for group in groups {
+                cgroups.kill_all(&group).and_then(|()| cgroups.remove(&group)).map_err(io::Error::other)?;
             }
             for mount in mounts::below(&state)? {
                 mounts::unmount(&mount)?;

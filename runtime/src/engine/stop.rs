@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     record::{ContainerEntry, Phase},
     shim::protocol::Request,
-    shim_client,
+    shim_client::{self, ShimError},
 };
 
 /// How long a killed container may take to be gone. Longer, and the kernel is in trouble.
@@ -45,15 +45,18 @@ impl Engine {
         }
     }
 
-    async fn signal(&self, entry: &ContainerEntry, signal: Signal) -> Result<(), Error> {
+    async fn signal(&self, entry: &Arc<ContainerEntry>, signal: Signal) -> Result<(), Error> {
         let directory = self.sandbox_directory(&entry.sandbox_id);
         let request = Request::Signal { container: entry.id.clone(), signal: signal as i32 };
         match shim_client::ask(&directory, &request).await {
             Ok(_) => Ok(()),
-            // The watcher of the shim cleans up after it; the phase will tell.
-            Err(error) => {
-                tracing::debug!(container = entry.id, %error, "not signalled");
-                Ok(())
+            Err(ShimError::Failed(reason)) => Err(Error::Internal(reason)),
+            // It has ended in the meantime.
+            Err(ShimError::NotRunning | ShimError::Start(_)) => Ok(()),
+            Err(ShimError::Gone(_)) => {
+                // Without its shim nobody else can tell the container's end.
+                let sandbox = self.sandbox(&entry.sandbox_id)?;
+                self.end_without_shim(&sandbox, entry).await
             }
         }
     }

@@ -98,16 +98,8 @@ impl Engine {
         }
         tracing::warn!(sandbox = sandbox.id, "the pod's shim has died; what it ran is being ended");
         for entry in self.containers_of(&sandbox.id) {
-            let cgroup = entry.record.read().cgroup.clone();
-            let cgroups = self.cgroups.clone();
-            let killed = blocking("killing what is left", move || {
-                cgroups.kill_all(&cgroup).map_err(std::io::Error::other)
-            });
-            if let Err(error) = killed.await {
+            if let Err(error) = self.end_without_shim(sandbox, &entry).await {
                 tracing::warn!(container = entry.id, %error, "after the death of its shim");
-            }
-            if matches!(entry.phase(), Phase::Running { .. }) {
-                self.exited(sandbox, &entry, Exit { code: 137, at: time::now(), oom_killed: false });
             }
         }
         sandbox.record.write().stopped = true;
@@ -115,5 +107,19 @@ impl Engine {
             tracing::warn!(sandbox = sandbox.id, %error, "recording that the sandbox has ended");
         }
         self.announce(&sandbox.id, sandbox, ContainerEventType::ContainerStoppedEvent);
+    }
+    /// Kills what is left of a container whose shim is gone, and says so.
+    pub(super) async fn end_without_shim(
+        &self,
+        sandbox: &Arc<Sandbox>,
+        entry: &Arc<ContainerEntry>,
+    ) -> Result<(), Error> {
+        let (cgroups, cgroup) = (self.cgroups.clone(), entry.record.read().cgroup.clone());
+        blocking("killing what is left", move || cgroups.kill_all(&cgroup).map_err(std::io::Error::other))
+            .await?;
+        if matches!(entry.phase(), Phase::Running { .. }) {
+            self.exited(sandbox, entry, Exit { code: 137, at: time::now(), oom_killed: false });
+        }
+        Ok(())
     }
 }

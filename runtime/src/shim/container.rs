@@ -16,6 +16,7 @@ use nix::{
 };
 
 use super::{
+    diagnostics,
     log::{LogFile, Stream},
     output::Output,
     protocol::{self, ContainerStart, ContainerState, Exit},
@@ -58,7 +59,7 @@ struct Streams {
 
 impl Container {
     /// Creates and starts a container. On failure nothing of it is left.
-    pub(super) fn start(config: ContainerStart) -> Result<Self, String> {
+    pub(super) fn start(config: ContainerStart, sandbox: &Path) -> Result<Self, String> {
         let log = match &config.log_path {
             Some(path) => Some(
                 LogFile::open(path.clone())
@@ -80,12 +81,13 @@ impl Container {
         };
         let [stdin, stdout, stderr] = &mut streams.theirs;
         (builder.stdin, builder.stdout, builder.stderr) = (stdin.take(), stdout.take(), stderr.take());
+        let mark = diagnostics::mark(sandbox);
         let mut container = builder
             .as_init(&config.bundle)
             .with_systemd(false)
             .with_detach(true)
             .build()
-            .map_err(|error| with_causes(&error))?;
+            .map_err(|error| diagnostics::explain(&with_causes(&error), mark))?;
         let pid = Pid::from_raw(container.pid().map_or(0, |pid| pid.as_raw()));
         adjust_oom_score(pid, config.oom_score_adj);
         let terminal = match console {

@@ -11,6 +11,7 @@
 //! Assumes that its directory is on a local file system that nobody else writes to.
 
 mod container;
+mod diagnostics;
 mod exec;
 mod log;
 mod output;

@@ -57,7 +57,7 @@ fn start(directory: &Path) -> Result<Role, SetupError> {
     // From here on nobody listens to our errors but the log.
     setsid().map_err(|error| SetupError::system("setsid", error))?;
     setup::detach(directory, &config)?;
-    let server =
-        Server::new(listener, &config).map_err(|error| SetupError::system("preparing the server", error))?;
+    let server = Server::new(directory.to_owned(), listener, &config)
+        .map_err(|error| SetupError::system("preparing the server", error))?;
     Ok(Role::Shim(Box::new(server)))
 }

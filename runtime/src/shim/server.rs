@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -29,6 +30,7 @@ use crate::sys;
 const DRAIN_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Server {
+    directory: PathBuf,
     listener: OwnedFd,
     children: OwnedFd,
     connections: Vec<Connection>,
@@ -57,9 +59,10 @@ impl Connection {
 }
 
 impl Server {
-    pub(super) fn new(listener: OwnedFd, config: &ShimConfig) -> nix::Result<Self> {
+    pub(super) fn new(directory: PathBuf, listener: OwnedFd, config: &ShimConfig) -> nix::Result<Self> {
         let pause = if config.shared_pid { Some(pause::start()?) } else { None };
         Ok(Self {
+            directory,
             listener,
             children: sys::child_signal_pipe()?,
             connections: Vec::new(),
@@ -207,7 +210,7 @@ impl Server {
                 if self.containers.contains_key(&config.id) {
                     return Answer::plain(Reply::Failed("the container has been started already".into()));
                 }
-                match Container::start(*config) {
+                match Container::start(*config, &self.directory) {
                     Ok(container) => {
                         let reply = Reply::Started { pid: container.pid.as_raw(), at: container.started_at };
                         self.containers.insert(container.config.id.clone(), container);

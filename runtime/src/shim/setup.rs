@@ -19,7 +19,7 @@ use nix::{
     unistd::{dup2_stderr, dup2_stdin, dup2_stdout, sethostname},
 };
 
-use super::protocol::ShimConfig;
+use super::{diagnostics, protocol::ShimConfig};
 use crate::{cgroup::Cgroups, sys};
 
 /// Why a shim did not come up. The sandbox fails with these words.
@@ -86,12 +86,13 @@ pub(super) fn detach(directory: &Path, config: &ShimConfig) -> Result<(), SetupE
     nix::unistd::chdir("/").map_err(|error| SetupError::system("chdir", error))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| SetupError::io("opening /dev/null", error))?;
-    let log = OpenOptions::new().create(true).append(true).open(directory.join("shim.log"));
+    let log = OpenOptions::new().create(true).append(true).open(directory.join(diagnostics::LOG_FILE));
     let log = log.map_err(|error| SetupError::io("opening shim.log", error))?;
     let system = |error| SetupError::system("redirecting output", error);
     dup2_stdin(&null).map_err(system)?;
     dup2_stdout(&null).map_err(system)?;
     dup2_stderr(&log).map_err(system)?;
+    diagnostics::write_to(log);
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
         sys::ignore_signal(signal).map_err(|error| SetupError::system("ignoring signals", error))?;
     }

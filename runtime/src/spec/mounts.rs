@@ -25,18 +25,14 @@ pub(super) fn build(
     mounts.retain(|mount| {
         !requested.iter().any(|wanted| mount["destination"] == *wanted.container_path.trim_end_matches('/'))
     });
-    let mut root_propagation = "rprivate";
+    // What the host unmounts goes away in containers too; only a shared root lets theirs reach the host.
+    let mut root_propagation = "slave";
     for mount in requested {
         let propagation = match mount.propagation() {
             MountPropagation::PropagationPrivate => "rprivate",
-            MountPropagation::PropagationHostToContainer => {
-                if root_propagation == "rprivate" {
-                    root_propagation = "rslave";
-                }
-                "rslave"
-            }
+            MountPropagation::PropagationHostToContainer => "rslave",
             MountPropagation::PropagationBidirectional => {
-                root_propagation = "rshared";
+                root_propagation = "shared";
                 "rshared"
             }
         };

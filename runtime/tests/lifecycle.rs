@@ -1,0 +1,207 @@
+//! Containers from image to exit, for real: needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod helpers;
+
+use std::time::{Duration, Instant};
+
+use helpers::{Node, can_run, shell};
+use k8s_cri::v1::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_should_run_log_and_exit_with_its_code() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("logs").await;
+    let id = node.run(&sandbox, "echo out; echo err >&2; echo $FROM_IMAGE; exit 7").await;
+    let status = node.exited(&id).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+    assert!(status.started_at > 0 && status.finished_at >= status.started_at);
+    let mut log = node.log(&id).await;
+    log.sort();
+    assert_eq!(log, ["stderr F err", "stdout F out", "stdout F yes"]);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_should_be_running_well_within_a_tenth_of_a_second() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    node.sandbox("warm").await;
+    let started = Instant::now();
+    let sandbox = node.sandbox("fast").await;
+    let made = started.elapsed();
+    let id = node.create(&sandbox, shell("sleep 1000")).await.unwrap();
+    let created = started.elapsed();
+    node.start_container(&id).await.unwrap();
+    let elapsed = started.elapsed();
+    eprintln!("sandbox {made:?}, created {created:?}, running {elapsed:?}");
+    assert_eq!(node.status(&id).await.state(), ContainerState::ContainerRunning);
+    // Tests run in parallel, unoptimised, on busy machines.
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_should_run_in_a_container_as_its_own_user_and_time_out() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("exec").await;
+    let mut config = shell("sleep 1000");
+    let security = config.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.run_as_username = "web".into();
+    let id = node.run_with(&sandbox, config).await;
+    assert_eq!(
+        node.sh(&id, "id -u; id -g; id -G; hostname; echo $HOME; pwd").await,
+        "33\n34\n34 50\nexec\n/var/www\n/"
+    );
+    assert_eq!(node.exec(&id, &["sh", "-c", "exit 42"]).await.exit_code, 42);
+    let output = node.exec(&id, &["sh", "-c", "echo no >&2; kill -9 $$"]).await;
+    assert_eq!((output.exit_code, output.stderr.as_slice()), (137, &b"no\n"[..]));
+    let request = |cmd: &[&str]| ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: cmd.iter().map(|arg| (*arg).to_owned()).collect(),
+        timeout: 1,
+    };
+    let missing = node.cri.exec_sync(request(&["no-such-program"])).await.unwrap_err();
+    assert!(missing.message().contains("executable file not found in $PATH"), "{missing:?}");
+    let late = node.cri.exec_sync(request(&["sleep", "100"])).await.unwrap_err();
+    assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
+    // What did not end in time has been killed, and nothing in the background holds up the answer.
+    assert_eq!(node.sh(&id, "ps | grep -c '[s]leep 100$'; true").await, "0");
+    let started = Instant::now();
+    assert_eq!(node.sh(&id, "sleep 5 & echo there").await, "there");
+    assert!(started.elapsed() < Duration::from_secs(4));
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_should_use_the_signal_of_the_image_and_then_kill() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("stop").await;
+    let polite = node.run(&sandbox, "trap 'echo quit; exit 3' QUIT; while true; do sleep 0.1; done").await;
+    let stubborn = node.run(&sandbox, "trap '' QUIT TERM; while true; do sleep 0.1; done").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let started = Instant::now();
+    node.cri
+        .stop_container(StopContainerRequest { container_id: polite.clone(), timeout: 20 })
+        .await
+        .unwrap();
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(node.status(&polite).await.exit_code, 3);
+    assert_eq!(node.log(&polite).await, ["stdout F quit"]);
+    node.cri
+        .stop_container(StopContainerRequest { container_id: stubborn.clone(), timeout: 1 })
+        .await
+        .unwrap();
+    assert_eq!(node.status(&stubborn).await.exit_code, 137);
+    // All of it again, and of what does not exist.
+    for id in [polite.as_str(), "does-not-exist"] {
+        node.cri.stop_container(StopContainerRequest { container_id: id.into(), timeout: 1 }).await.unwrap();
+        node.cri.remove_container(RemoveContainerRequest { container_id: id.into() }).await.unwrap();
+        node.cri.remove_container(RemoveContainerRequest { container_id: id.into() }).await.unwrap();
+    }
+    for _ in 0..2 {
+        node.cri.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: sandbox.clone() }).await.unwrap();
+    }
+    for _ in 0..2 {
+        node.cri
+            .remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: sandbox.clone() })
+            .await
+            .unwrap();
+    }
+    assert!(
+        node.cri
+            .list_containers(ListContainersRequest { filter: None })
+            .await
+            .unwrap()
+            .into_inner()
+            .containers
+            .is_empty()
+    );
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_should_run_on_while_the_runtime_is_away_and_never_start_twice() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("recovery").await;
+    let steady = node.run(&sandbox, "echo started; sleep 1000").await;
+    let brief = node.run(&sandbox, "echo started; sleep 0.5; exit 9").await;
+    let created = node.create(&sandbox, shell("echo started")).await.unwrap();
+    let before = node.status(&steady).await;
+    node.restart().await;
+    let after = node.status(&steady).await;
+    assert_eq!((after.state(), after.started_at), (ContainerState::ContainerRunning, before.started_at));
+    assert_eq!(node.log(&steady).await, ["stdout F started"]);
+    assert_eq!(node.exited(&brief).await.exit_code, 9);
+    assert_eq!(node.status(&created).await.state(), ContainerState::ContainerCreated);
+    node.start_container(&created).await.unwrap();
+    assert_eq!(node.exited(&created).await.exit_code, 0);
+    assert!(node.start_container(&created).await.is_err());
+    assert_eq!(node.sh(&steady, "echo still here").await, "still here");
+    // An exit that happens while nobody is there is known afterwards.
+    node.restart().await;
+    assert_eq!(node.status(&brief).await.exit_code, 9);
+    assert_eq!(node.status(&created).await.state(), ContainerState::ContainerExited);
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_of_a_killed_shim_should_be_seen_as_exited() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let (first, second) = (node.sandbox("orphan").await, node.sandbox("away").await);
+    let watched = node.run(&first, "sleep 1000").await;
+    let unwatched = node.run(&second, "sleep 1000").await;
+    kill_shim(&node, &first);
+    assert_eq!(node.exited(&watched).await.exit_code, 137);
+    let request = PodSandboxStatusRequest { pod_sandbox_id: first, verbose: false };
+    let status = node.cri.pod_sandbox_status(request).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxNotready);
+    assert_eq!(node.status(&unwatched).await.state(), ContainerState::ContainerRunning);
+    node.restart().await;
+    kill_shim(&node, &second);
+    node.restart().await;
+    assert_eq!(node.exited(&unwatched).await.state(), ContainerState::ContainerExited);
+    node.finish().await;
+}
+
+fn kill_shim(node: &Node, sandbox: &str) {
+    let pid =
+        std::fs::read_to_string(node.config.state.join("sandboxes").join(sandbox).join("shim.pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_does_not_exist_should_fail_the_start_with_words() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("missing").await;
+    let config = ContainerConfig { command: vec!["/no/such/program".into()], ..shell("") };
+    let id = node.create(&sandbox, config).await.unwrap();
+    let error = node.start_container(&id).await.unwrap_err();
+    assert!(error.message().contains("/no/such/program"), "{error:?}");
+    let status = node.status(&id).await;
+    assert_eq!((status.state(), status.exit_code), (ContainerState::ContainerExited, 128));
+    assert!(status.message.contains("/no/such/program"));
+    node.finish().await;
+}
