@@ -195,3 +195,52 @@ async fn nobody_there_is_said_at_once() {
     let error = EtcdStore::connect(options).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
 }
+
+#[tokio::test]
+async fn a_watch_catches_up_with_revisions_that_others_made() {
+    let (etcd, store) = open().await;
+    let mut watch = store.watch("/k/", None).await.unwrap();
+    store.commit(vec![put("/k/a", "1")]).await.unwrap();
+    let mut other = EtcdOptions::new(vec![etcd.url()]);
+    other.prefix = "/elsewhere".into();
+    let other = EtcdStore::connect(other).await.unwrap();
+    for round in 0..5 {
+        let theirs = other.commit(vec![put("/k/a", "theirs")]).await.unwrap().revision;
+        let revision = store.current_revision().await.unwrap();
+        assert!(revision >= theirs);
+        let caught_up = async {
+            loop {
+                match watch.next().await.unwrap().unwrap() {
+                    WatchEvent::Progress(seen) if seen >= revision => return,
+                    WatchEvent::Progress(_) => {}
+                    WatchEvent::Changes { changes, .. } => assert_eq!((round, changes.len()), (0, 1)),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), caught_up).await.expect("the watch should catch up");
+    }
+    // What was written to find that out is nobody's business.
+    let all = store.range(store::Range::default()).await.unwrap();
+    assert_eq!(all.entries.iter().map(|entry| &*entry.key).collect::<Vec<_>>(), ["/k/a"]);
+}
+
+#[tokio::test]
+async fn history_is_given_up_after_its_time() {
+    let etcd = Etcd::start();
+    drop(etcd.connect().await);
+    let mut options = EtcdOptions::new(vec![etcd.url()]);
+    options.history_age = Some(Duration::from_millis(300));
+    let store = EtcdStore::connect(options).await.unwrap();
+    let old = store.commit(vec![put("/a", "1")]).await.unwrap().revision;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        store.commit(vec![put("/a", "2")]).await.unwrap();
+        match store.get("/a", ReadAt::Revision(old)).await {
+            Err(StoreError::Compacted { .. }) => break,
+            Err(other) => panic!("{other}"),
+            Ok(_) => assert!(Instant::now() < deadline, "the history should have gone"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(store.get("/a", ReadAt::Current).await.unwrap().entry.is_some());
+}

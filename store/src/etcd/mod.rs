@@ -4,10 +4,10 @@
 //! revision; a write whose answer was lost is never applied twice: its outcome is found out, or reported as unknown.
 //!
 //! Limits of etcd that show: a transaction holds at most 128 writes (`--max-txn-ops`) and 1.5 MiB; a time to live has a
-//! resolution of seconds and may last somewhat longer than asked. Versions before 3.4.31 and 3.5.13 answer progress
-//! requests wrongly; there a watch reports progress only as often as etcd does by itself (every ten minutes).
-//! Created, deleted and created again while an answer is lost: such a creation may be repeated.
+//! resolution of seconds and may last somewhat longer than asked. Prefixes of stores that share an etcd must not begin
+//! with one another. Created, deleted and created again while an answer is lost: such a creation may be repeated.
 
+mod compaction;
 mod convert;
 mod leases;
 mod transaction;
@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, TlsOptions};
-use tokio::sync::watch as channel;
+use tokio::sync::{Mutex, watch as channel};
 
+use self::compaction::Compactor;
 use self::convert::{KeySpace, failure_of, revision_of, signed, unsigned};
 use self::leases::Leases;
 use crate::{
@@ -30,6 +31,8 @@ use crate::{
 
 /// How many entries one request reads.
 const PAGE_ENTRIES: usize = 500;
+/// Written to see how far watches are, where etcd cannot be asked. Callers' keys do not begin with a zero byte.
+const PROBE_KEY: &str = "\0progress";
 
 /// Where etcd is and how to talk to it.
 #[derive(Clone, Debug)]
@@ -44,6 +47,8 @@ pub struct EtcdOptions {
     pub connect_timeout: Duration,
     /// How long one request may take.
     pub request_timeout: Duration,
+    /// How long etcd's history is kept at least; twice as long at most. `None` leaves compaction to others.
+    pub history_age: Option<Duration>,
 }
 
 impl EtcdOptions {
@@ -55,6 +60,7 @@ impl EtcdOptions {
             prefix: "/gantry".into(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
+            history_age: Some(Duration::from_secs(5 * 60)),
         }
     }
 }
@@ -84,6 +90,9 @@ pub struct EtcdStore {
     answers_progress_requests: bool,
     /// The newest revision that a caller has learned of: watches ask etcd to catch up with it.
     wanted_progress: Arc<channel::Sender<Revision>>,
+    /// The revision of the newest probe.
+    probed: Arc<Mutex<Revision>>,
+    _compactor: Option<Arc<Compactor>>,
 }
 
 impl fmt::Debug for EtcdStore {
@@ -117,6 +126,7 @@ impl EtcdStore {
             .map_err(|_| StoreError::Unavailable(setup("no answer".into()).to_string()))?
             .map_err(|error| StoreError::Unavailable(setup(error.to_string()).to_string()))?;
         tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
+        let compactor = options.history_age.map(|age| Arc::new(Compactor::start(client.clone(), age)));
         Ok(Self {
             client,
             keys: KeySpace::new(&options.prefix),
@@ -124,6 +134,8 @@ impl EtcdStore {
             request_timeout: options.request_timeout,
             answers_progress_requests: answers_progress_requests(status.version()),
             wanted_progress: Arc::new(channel::Sender::new(0)),
+            probed: Arc::default(),
+            _compactor: compactor,
         })
     }
 
@@ -144,6 +156,28 @@ impl EtcdStore {
                 error => Err(error),
             },
             Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// Makes sure that every watch of the whole store gets an event after `revision`. Whether that worked.
+    async fn write_probe(&self, revision: Revision) -> bool {
+        // One probe serves all watches that wait for it.
+        let mut probed = self.probed.lock().await;
+        if *probed > revision {
+            return true;
+        }
+        let mut client = self.client.kv_client();
+        let put = client.put(self.keys.outer(PROBE_KEY), Vec::new(), None);
+        match tokio::time::timeout(self.request_timeout, put).await {
+            Ok(Ok(response)) => {
+                *probed = revision_of(response.header());
+                true
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "etcd could not be probed");
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -220,7 +254,11 @@ impl Store for EtcdStore {
             let read = pairs.len();
             start = just_after(pairs.last().map(|pair| pair.key.clone()).unwrap_or_default());
             for pair in pairs {
-                entries.push(self.keys.entry(pair)?);
+                let entry = self.keys.entry(pair)?;
+                if &*entry.key == PROBE_KEY {
+                    continue;
+                }
+                entries.push(entry);
             }
             if !more || entries.len() >= limit {
                 let remaining = usize::try_from(unsigned(count)).unwrap_or(usize::MAX).saturating_sub(read);

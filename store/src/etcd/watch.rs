@@ -1,5 +1,9 @@
 //! Watches: etcd's responses as whole revisions, across lost connections.
 //!
+//! When a caller has learned of a revision that a watch has not reached, the watch finds out whether anything is missing.
+//! Newer versions of etcd are asked for progress. Older ones answer that wrongly; there the watch covers all keys of the
+//! store and shows the caller's, and a key that no caller sees is written: its event comes after everything before it.
+//!
 //! Large responses come in fragments and are put together first, so that all changes of a revision come at once. After a
 //! lost connection the watch resumes after the last revision delivered; nothing is lost or seen twice. etcd itself holds
 //! what a slow reader has not taken yet, so [`StoreError::Lagged`] does not occur.
@@ -19,6 +23,8 @@ use crate::{Change, Revision, StoreError, WatchEvent, WatchStream};
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a watch that is behind waits for events to come by themselves before it asks.
+const ASK_AFTER: Duration = Duration::from_millis(10);
 
 /// A watch and where it stands.
 struct Follower {
@@ -33,6 +39,8 @@ struct Follower {
     reconnect_delay: Duration,
     /// Revisions that somebody wants watches to catch up with.
     wanted: watch::Receiver<Revision>,
+    /// Up to which of them etcd was asked already.
+    asked: Revision,
     ended: bool,
 }
 
@@ -59,6 +67,7 @@ impl EtcdStore {
             ready: VecDeque::new(),
             reconnect_delay: RECONNECT_FIRST,
             wanted: self.wanted_progress.subscribe(),
+            asked: 0,
             ended: false,
         };
         match follower.connect().await {
@@ -105,7 +114,8 @@ impl Follower {
 
     /// Starts the watch at the next revision and waits until etcd has confirmed it. Returns etcd's current revision.
     async fn connect(&mut self) -> Result<Revision, Broken> {
-        let (start, end) = self.store.keys.bounds(&self.prefix);
+        let covered = if self.store.answers_progress_requests { self.prefix.as_str() } else { "" };
+        let (start, end) = self.store.keys.bounds(covered);
         let options = WatchOptions::new()
             .with_range(end)
             .with_start_revision(signed(self.next))
@@ -142,14 +152,20 @@ impl Follower {
             self.reconnect_delay = RECONNECT_FIRST;
             return Ok(());
         };
-        let behind = *self.wanted.borrow_and_update() >= self.next;
-        if behind && self.store.answers_progress_requests {
-            stream.request_progress().await.map_err(|error| broken(&error, self.next))?;
-        }
+        let wanted = *self.wanted.borrow_and_update();
+        let asks = wanted >= self.next && wanted > self.asked;
         let message = tokio::select! {
             message = stream.message() => message,
-            // Around again, to ask for progress.
             _ = self.wanted.changed() => return Ok(()),
+            () = tokio::time::sleep(ASK_AFTER), if asks => {
+                if self.store.answers_progress_requests {
+                    stream.request_progress().await.map_err(|error| broken(&error, self.next))?;
+                    self.asked = wanted;
+                } else if self.store.write_probe(wanted).await {
+                    self.asked = wanted;
+                }
+                return Ok(());
+            }
         };
         match message {
             Ok(Some(response)) => self.take(response),
@@ -195,7 +211,9 @@ impl Follower {
                 self.deliver(revision, std::mem::take(&mut changes));
                 revision = changed_at;
             }
-            changes.push(change);
+            if key_of(&change).starts_with(&self.prefix) {
+                changes.push(change);
+            }
         }
         self.deliver(revision, changes);
         Ok(())
@@ -203,10 +221,22 @@ impl Follower {
 
     fn deliver(&mut self, revision: Revision, changes: Vec<Change>) {
         // What was delivered before a reconnect is not delivered again.
-        if !changes.is_empty() && revision >= self.next {
-            self.next = revision + 1;
-            self.ready.push_back(WatchEvent::Changes { revision, changes: Arc::from(changes) });
+        if revision < self.next {
+            return;
         }
+        if !changes.is_empty() {
+            self.ready.push_back(WatchEvent::Changes { revision, changes: Arc::from(changes) });
+        } else if *self.wanted.borrow() >= self.next {
+            self.ready.push_back(WatchEvent::Progress(revision));
+        }
+        self.next = revision + 1;
+    }
+}
+
+fn key_of(change: &Change) -> &str {
+    match change {
+        Change::Put { entry, .. } => &entry.key,
+        Change::Delete { key, .. } => key,
     }
 }
 
