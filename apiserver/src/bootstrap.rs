@@ -168,7 +168,7 @@ fn kubernetes_slice(config: &Config) -> Value {
         "addressType": if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" },
     });
     for (field, value) in slice_contents(config) {
-        slice[field] = value;
+        crate::tree::set(&mut slice, &[field], value);
     }
     slice
 }
@@ -220,7 +220,7 @@ async fn refresh_endpoints(core: &Arc<Core>, call: &Call) -> Result<(), Failure>
     let endpoints = target_of(core, &kubernetes_endpoints(&config))?;
     let edit = move |live: &Value| {
         let mut new = live.clone();
-        new["subsets"] = subsets.clone();
+        crate::tree::set(&mut new, &["subsets"], subsets.clone());
         Ok(new)
     };
     let options = WriteOptions::default();
@@ -230,7 +230,7 @@ async fn refresh_endpoints(core: &Arc<Core>, call: &Call) -> Result<(), Failure>
     let edit = move |live: &Value| {
         let mut new = live.clone();
         for (field, value) in &contents {
-            new[*field] = value.clone();
+            crate::tree::set(&mut new, &[*field], value.clone());
         }
         Ok(new)
     };

@@ -32,6 +32,7 @@ mod server;
 mod service;
 mod subresource;
 mod tls;
+mod tree;
 
 pub use config::{Config, Identity, ServiceAccountKeys, ServiceRange, ServiceRangeError};
 pub use http::request_info::RequestInfo;

@@ -13,6 +13,7 @@ use crate::http::negotiate::{Encoding, Form, View};
 use crate::http::respond::{self, maybe_gzip};
 use crate::http::{BoxError, JSON, Response, body};
 use crate::pipeline::Target;
+use crate::tree::set;
 
 /// Lists are sent in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -163,7 +164,7 @@ impl Presenter {
     pub fn write_bookmark(&self, out: &mut Vec<u8>, revision: Revision, initial_events_end: bool) {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_events_end {
-            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            set(&mut metadata, &["annotations"], json!({"k8s.io/initial-events-end": "true"}));
         }
         let object = match self.form.view {
             View::Whole => {
@@ -201,8 +202,8 @@ impl Presenter {
                 let mut row = json!({"cells": columns.cells(tree, self.now)});
                 match self.include {
                     IncludeObject::None => {}
-                    IncludeObject::Metadata => row["object"] = partial_metadata(tree),
-                    IncludeObject::Object => row["object"] = tree.clone(),
+                    IncludeObject::Metadata => set(&mut row, &["object"], partial_metadata(tree)),
+                    IncludeObject::Object => set(&mut row, &["object"], tree.clone()),
                 }
                 row
             })
@@ -255,10 +256,10 @@ fn single(object: &Cached) -> ListMeta {
 fn list_metadata(meta: &ListMeta) -> Value {
     let mut metadata = json!({"resourceVersion": meta.revision.to_string()});
     if let Some(token) = &meta.continue_token {
-        metadata["continue"] = token.as_str().into();
+        set(&mut metadata, &["continue"], token.as_str());
     }
     if let Some(remaining) = meta.remaining {
-        metadata["remainingItemCount"] = remaining.into();
+        set(&mut metadata, &["remainingItemCount"], remaining);
     }
     metadata
 }

@@ -31,9 +31,11 @@ impl Reviewers {
         namespace: &str,
         mut review: Value,
     ) -> Result<Value, ApiError> {
+        let none = Value::Null;
+        let spec = review.get("spec").unwrap_or(&none);
         let status = match kind {
-            "SelfSubjectAccessReview" => self.access(user, &review["spec"]).await?,
-            "SubjectAccessReview" => self.access(&subject(kind, &review["spec"])?, &review["spec"]).await?,
+            "SelfSubjectAccessReview" => self.access(user, spec).await?,
+            "SubjectAccessReview" => self.access(&subject(kind, spec)?, spec).await?,
             "LocalSubjectAccessReview" => {
                 let asked = review.pointer("/spec/resourceAttributes/namespace").and_then(Value::as_str);
                 if asked.unwrap_or_default() != namespace {
@@ -44,17 +46,17 @@ impl Reviewers {
                     };
                     return Err(ApiError::invalid("authorization.k8s.io", kind, "", &[error]));
                 }
-                self.access(&subject(kind, &review["spec"])?, &review["spec"]).await?
+                self.access(&subject(kind, spec)?, spec).await?
             }
             "SelfSubjectRulesReview" => {
                 let place = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
                 self.rules(user, place)
             }
             "SelfSubjectReview" => json!({"userInfo": user_info(user)}),
-            "TokenReview" => self.token(&review["spec"]).await,
+            "TokenReview" => self.token(spec).await,
             other => return Err(ApiError::internal(format!("{other} is not a review"))),
         };
-        review["status"] = status;
+        crate::tree::set(&mut review, &["status"], status);
         Ok(review)
     }
 
@@ -79,7 +81,7 @@ impl Reviewers {
                 let mut object =
                     json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
                 if !rule.resource_names.is_empty() {
-                    object["resourceNames"] = rule.resource_names.into();
+                    crate::tree::set(&mut object, &["resourceNames"], rule.resource_names);
                 }
                 object
             })
@@ -110,10 +112,10 @@ impl Reviewers {
 pub fn user_info(user: &UserInfo) -> Value {
     let mut info = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
-        info["uid"] = user.uid.as_str().into();
+        crate::tree::set(&mut info, &["uid"], user.uid.as_str());
     }
     if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
+        crate::tree::set(&mut info, &["extra"], json!(user.extra));
     }
     info
 }

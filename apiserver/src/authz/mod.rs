@@ -106,7 +106,7 @@ fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
         let mut error = ApiError::new(Reason::Forbidden, format!("{qualified} is forbidden: {why}"));
         let mut details = serde_json::json!({"kind": info.resource});
         if !info.group.is_empty() {
-            details["group"] = info.group.as_str().into();
+            crate::tree::set(&mut details, &["group"], info.group.as_str());
         }
         error.details = Some(Box::new(details));
         return error;

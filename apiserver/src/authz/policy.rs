@@ -28,12 +28,13 @@ pub fn bootstrap_objects() -> Result<Vec<Value>, PolicyError> {
             ["aggregate", name, "from", selector, labels @ ..] => {
                 let mut object = role(name, labels);
                 let (key, value) = selector.split_once('=').ok_or_else(|| error("the label has no value"))?;
-                object["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {key: value}}]});
+                let rule = json!({"clusterRoleSelectors": [{"matchLabels": {key: value}}]});
+                crate::tree::set(&mut object, &["aggregationRule"], rule);
                 objects.push(object);
             }
             ["bind", name, role, subjects @ ..] => objects.push(binding(name, role, subjects)),
             _ if line.starts_with("  ") => {
-                let role = objects.last_mut().filter(|object| object["kind"] == "ClusterRole");
+                let role = objects.last_mut().filter(|object| is_cluster_role(object));
                 let rules = role.and_then(|role| role.get_mut("rules")).and_then(Value::as_array_mut);
                 let rule = rule(&words).ok_or_else(|| error("not a rule"))?;
                 rules.ok_or_else(|| error("a rule without a role"))?.push(rule);
@@ -57,7 +58,7 @@ pub fn node_rules() -> Vec<super::rbac::Rule> {
 fn metadata(name: &str, labels: &[&str]) -> Value {
     let mut all = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
     for (key, value) in labels.iter().filter_map(|label| label.split_once('=')) {
-        all[key] = value.into();
+        crate::tree::set(&mut all, &[key], value);
     }
     json!({
         "name": name, "labels": all,
@@ -104,22 +105,28 @@ fn rule(words: &[&str]) -> Option<Value> {
     }
 }
 
+fn is_cluster_role(object: &Value) -> bool {
+    object.get("kind").is_some_and(|kind| kind == "ClusterRole")
+}
+
 /// Stores with an aggregating role what it grants, including what comes by way of another: admin includes edit.
 fn fill_aggregates(objects: &mut [Value]) {
     let rules_by_label = |objects: &[Value], label: &str| -> Vec<Value> {
         let carriers = objects.iter().filter(|object| {
-            object["kind"] == "ClusterRole" && object["metadata"]["labels"][label] == "true"
+            let labels = object.pointer("/metadata/labels");
+            is_cluster_role(object) && labels.and_then(|l| l.get(label)).is_some_and(|v| v == "true")
         });
-        carriers.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default()).collect()
+        carriers
+            .flat_map(|role| role.get("rules").and_then(Value::as_array).cloned().unwrap_or_default())
+            .collect()
     };
     // From the narrowest to the widest, so that each finds the narrower one filled.
     for name in ["view", "edit", "admin"] {
         let rules = rules_by_label(objects, &format!("{GROUP}/aggregate-to-{name}"));
-        let role = objects
-            .iter_mut()
-            .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
+        let role =
+            objects.iter_mut().find(|object| is_cluster_role(object) && api::object::name(object) == name);
         if let Some(role) = role {
-            role["rules"] = rules.into();
+            crate::tree::set(role, &["rules"], rules);
         }
     }
 }

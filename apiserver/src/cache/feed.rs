@@ -124,10 +124,10 @@ impl Cache {
                 Err(error) => error,
             };
             tracing::warn!(%error, "the store watch is started again");
-            if matches!(error, StoreError::Compacted { .. }) {
-                if let Err(error) = self.start_over(&*store).await {
-                    tracing::warn!(%error, "the store could not be listed again");
-                }
+            if matches!(error, StoreError::Compacted { .. })
+                && let Err(error) = self.start_over(&*store).await
+            {
+                tracing::warn!(%error, "the store could not be listed again");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

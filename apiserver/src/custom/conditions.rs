@@ -3,6 +3,8 @@
 use api::field::Look;
 use serde_json::{Value, json};
 
+use crate::tree::set as set_at;
+
 /// Whether the definition's names are its own, so that its resource is served.
 pub(super) fn is_accepted(definition: &Value) -> bool {
     is(definition, "NamesAccepted")
@@ -29,7 +31,7 @@ pub(super) fn status(
     match taken {
         Some(why) => set(&mut status, "NamesAccepted", false, "NotAccepted", why, now),
         None => {
-            status["acceptedNames"] = accepted_names(names);
+            set_at(&mut status, &["acceptedNames"], accepted_names(names));
             set(&mut status, "NamesAccepted", true, "NoConflicts", "no conflicts found", now);
         }
     }
@@ -47,22 +49,21 @@ pub(super) fn status(
     }
     let versions = definition.get("spec").map(|s| s.items("versions")).unwrap_or_default();
     let storage = versions.iter().find(|v| v.flag("storage")).map(|v| v.text("name")).unwrap_or_default();
-    let stored = &mut status["storedVersions"];
-    match stored.as_array_mut() {
-        Some(list) if list.iter().any(|v| v == storage) => {}
-        Some(list) => list.push(storage.into()),
-        None => *stored = json!([storage]),
+    let mut stored = status.items("storedVersions").to_vec();
+    if !stored.iter().any(|v| v == storage) {
+        stored.push(storage.into());
     }
+    set_at(&mut status, &["storedVersions"], stored);
     status
 }
 
 fn accepted_names(mut names: Value) -> Value {
     let kind = names.text("kind").to_string();
     if names.text("singular").is_empty() {
-        names["singular"] = kind.to_lowercase().into();
+        set_at(&mut names, &["singular"], kind.to_lowercase());
     }
     if names.text("listKind").is_empty() {
-        names["listKind"] = format!("{kind}List").into();
+        set_at(&mut names, &["listKind"], format!("{kind}List"));
     }
     names
 }
@@ -80,7 +81,7 @@ fn set(status: &mut Value, condition: &str, is_true: bool, reason: &str, message
         Some(old) => *old = new,
         None => list.push(new),
     }
-    status["conditions"] = list.into();
+    set_at(status, &["conditions"], list);
 }
 
 #[cfg(test)]

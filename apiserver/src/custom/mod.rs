@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use api::field::Look;
 use api::{ResourceTable, Row, ServedVersion};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::own_call;
 use crate::http::respond::Failure;
 use crate::objects::Objects;
 use crate::pipeline::{Call, Change, Core, DeleteOptions, Target, WriteOptions};
+use crate::tree::set;
 
 /// The row of definitions.
 pub(crate) const DEFINITIONS: &str = "apiextensions.k8s.io/customresourcedefinitions";
@@ -136,7 +137,8 @@ async fn establish(core: &Arc<Core>, call: &Call, definition: &Value) -> Result<
         }
         change(core, call, name, "status", move |live| {
             let mut new = live.clone();
-            new["status"] = conditions::status(live, taken.as_deref(), fault.as_deref(), established, &now);
+            let status = conditions::status(live, taken.as_deref(), fault.as_deref(), established, &now);
+            set(&mut new, &["status"], status);
             new
         })
         .await?;
@@ -174,7 +176,7 @@ fn with_finalizer(live: &Value, present: bool) -> Value {
     if present {
         finalizers.push(CLEANUP.into());
     }
-    new["metadata"]["finalizers"] = json!(finalizers);
+    set(&mut new, &["metadata", "finalizers"], finalizers);
     new
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::negotiate::{Encoding, Form};
 use super::{JSON, Response, ResponseBody, YAML, body};
+use crate::tree::set;
 
 /// Answers from this size on are compressed for clients that ask.
 pub(crate) const GZIP_BYTES_MIN: usize = 128 * 1024;
@@ -39,10 +40,10 @@ impl Failure {
     pub fn to_status(&self) -> Value {
         let mut status = self.error.to_status();
         if let Some(token) = &self.continue_token {
-            status["metadata"]["continue"] = token.as_str().into();
+            set(&mut status, &["metadata", "continue"], token.as_str());
         }
         if let Some(seconds) = self.retry_after_seconds {
-            status["details"]["retryAfterSeconds"] = seconds.into();
+            set(&mut status, &["details", "retryAfterSeconds"], seconds);
         }
         status
     }

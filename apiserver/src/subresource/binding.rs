@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
 use crate::pipeline::{Call, Change, Core, Target};
+use crate::tree::set;
 
 /// Whether the target takes a `Binding`.
 pub(super) fn is_binding(target: &Target) -> bool {
@@ -80,9 +81,9 @@ fn bound(
         return Err(conflict(format!("pod {name} has non-empty .spec.schedulingGates")));
     }
     let mut new = live.clone();
-    new["spec"]["nodeName"] = node.into();
+    set(&mut new, &["spec", "nodeName"], node);
     for (key, value) in annotations.into_iter().flatten() {
-        new["metadata"]["annotations"][key] = value.clone();
+        set(&mut new, &["metadata", "annotations", key], value.clone());
     }
     set_scheduled(&mut new, now);
     Ok(new)
@@ -93,18 +94,10 @@ fn set_scheduled(pod: &mut Value, now: &str) {
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
         "observedGeneration": pod.pointer("/metadata/generation"),
     });
-    let status = &mut pod["status"];
-    if !status.is_object() {
-        *status = json!({});
-    }
-    let conditions = &mut status["conditions"];
-    match conditions.as_array_mut() {
-        Some(list) => {
-            list.retain(|c| c.text("type") != "PodScheduled");
-            list.push(condition);
-        }
-        None => *conditions = json!([condition]),
-    }
+    let mut conditions = pod.get("status").map(|s| s.items("conditions").to_vec()).unwrap_or_default();
+    conditions.retain(|c| c.text("type") != "PodScheduled");
+    conditions.push(condition);
+    set(pod, &["status", "conditions"], conditions);
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
 use crate::pipeline::{Call, Change, Core, Target, WriteOptions, delete_options};
+use crate::tree::set;
 
 const BUDGETS: &str = "policy/poddisruptionbudgets";
 /// So many pods may be on their way out before the controller has to catch up.
@@ -143,11 +144,8 @@ fn with_disruption(live: &Value, pod_name: &str, now: &str) -> Result<Value, Api
         )));
     }
     let mut new = live.clone();
-    new["status"]["disruptionsAllowed"] = (allowed - 1).into();
-    if !new["status"]["disruptedPods"].is_object() {
-        new["status"]["disruptedPods"] = json!({});
-    }
-    new["status"]["disruptedPods"][pod_name] = now.into();
+    set(&mut new, &["status", "disruptionsAllowed"], allowed - 1);
+    set(&mut new, &["status", "disruptedPods", pod_name], now);
     Ok(new)
 }
 

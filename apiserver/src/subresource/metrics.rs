@@ -21,6 +21,7 @@ use crate::node::AgentAddress;
 use crate::objects::key_of;
 use crate::pipeline::{Call, Core, Target, filter, no_such_path};
 use crate::present::{IncludeObject, ListMeta, Presenter};
+use crate::tree::set;
 
 /// For how long an answer of an agent is good.
 const FRESH: Duration = Duration::from_secs(5);
@@ -118,7 +119,7 @@ async fn nodes(core: &Arc<Core>, target: &Target) -> Vec<Value> {
         .filter_map(|(name, summary)| {
             let usage = usage(summary.get("node")?)?;
             let labels = core.objects.get("core/nodes", "", &name)?.pointer("/metadata/labels").cloned();
-            Some(metrics(target, &name, "", labels, &summary["node"], json!({"usage": usage})))
+            Some(metrics(target, &name, "", labels, summary.get("node")?, json!({"usage": usage})))
         })
         .collect()
 }
@@ -180,13 +181,13 @@ fn metrics(
         "metadata": {"name": name, "creationTimestamp": now}, "timestamp": timestamp, "window": "10s",
     });
     if !namespace.is_empty() {
-        object["metadata"]["namespace"] = namespace.into();
+        set(&mut object, &["metadata", "namespace"], namespace);
     }
     if let Some(labels) = labels {
-        object["metadata"]["labels"] = labels;
+        set(&mut object, &["metadata", "labels"], labels);
     }
     for (field, value) in contents.as_object().into_iter().flatten() {
-        object[field] = value.clone();
+        set(&mut object, &[field], value.clone());
     }
     object
 }

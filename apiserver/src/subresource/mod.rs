@@ -81,7 +81,7 @@ fn can(call: &Call, target: &Target) -> bool {
             let about_one = matches!(verb, Verb::Get | Verb::Update | Verb::Patch | Verb::Delete);
             let about_many = matches!(verb, Verb::Create | Verb::DeleteCollection);
             let named = !target.name.is_empty();
-            target.row.can(verb) && !(about_one && !named) && !(about_many && named)
+            target.row.can(verb) && (named || !about_one) && !(about_many && named)
         }
     }
 }
@@ -179,7 +179,7 @@ async fn delete(
             let uid = api::object::metadata(&tree, "uid").unwrap_or_default();
             let mut details = json!({"name": target.name, "kind": target.row.plural, "uid": uid});
             if !target.row.group().is_empty() {
-                details["group"] = target.row.group().into();
+                crate::tree::set(&mut details, &["group"], target.row.group());
             }
             let status = json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details,

@@ -23,7 +23,7 @@ pub(crate) fn of(object: &Value, row: &Row) -> Result<Value, ApiError> {
         None => String::new(),
     };
     if !selector.is_empty() {
-        scale["status"]["selector"] = selector.into();
+        crate::tree::set(&mut scale, &["status", "selector"], selector);
     }
     Ok(scale)
 }
@@ -52,7 +52,8 @@ pub(crate) fn written(live: &Value, scale: &Value, row: &Row) -> Result<Value, A
             };
         }
     }
-    set(&mut new, &paths.spec_replicas, replicas.into());
+    let path: Vec<&str> = paths.spec_replicas.split('.').filter(|part| !part.is_empty()).collect();
+    crate::tree::set(&mut new, &path, replicas);
     Ok(new)
 }
 
@@ -70,18 +71,6 @@ fn paths(row: &Row) -> Result<ScalePaths, ApiError> {
 
 fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').filter(|part| !part.is_empty()).try_fold(object, |value, part| value.at(part))
-}
-
-fn set(object: &mut Value, path: &str, value: Value) {
-    let mut here = object;
-    for part in path.split('.').filter(|part| !part.is_empty()) {
-        if !here.is_object() {
-            *here = json!({});
-        }
-        let Some(map) = here.as_object_mut() else { return };
-        here = map.entry(part.to_string()).or_insert(Value::Null);
-    }
-    *here = value;
 }
 
 /// A selector in the form of a query: a label selector, a map of labels, or text already.

@@ -13,6 +13,7 @@ use crate::auth::service_account::TokenSpec;
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
 use crate::pipeline::{Call, Core, Target, decode};
+use crate::tree::set;
 
 /// How long a token lives when nobody says.
 const LIFETIME_SECONDS: i64 = 3600;
@@ -53,13 +54,14 @@ pub(super) async fn create(
         .strftime("%Y-%m-%dT%H:%M:%SZ")
         .to_string();
     if audiences.is_empty() {
-        request["spec"]["audiences"] = json!([core.tokens.default_audience()]);
+        set(&mut request, &["spec", "audiences"], json!([core.tokens.default_audience()]));
     }
-    request["spec"]["expirationSeconds"] = lifetime_seconds.into();
-    request["metadata"] = json!({
+    set(&mut request, &["spec", "expirationSeconds"], lifetime_seconds);
+    let metadata = json!({
         "name": target.name, "namespace": target.namespace, "creationTimestamp": call.now,
         "uid": account.pointer("/metadata/uid").cloned().unwrap_or(Value::Null),
     });
-    request["status"] = json!({"token": token, "expirationTimestamp": expires});
+    set(&mut request, &["metadata"], metadata);
+    set(&mut request, &["status"], json!({"token": token, "expirationTimestamp": expires}));
     Ok(respond::formed(StatusCode::CREATED, &request, call.form))
 }

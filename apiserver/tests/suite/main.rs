@@ -1,5 +1,13 @@
 //! The API server as its clients see it: the whole pipeline in one process over the embedded store.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of it is test"
+)]
+
 mod bad_input;
 mod custom;
 mod deletion;
