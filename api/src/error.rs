@@ -164,8 +164,8 @@ impl ApiError {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
             "message": self.message, "reason": format!("{:?}", self.reason), "code": self.reason.code(),
         });
-        if let Some(details) = &self.details {
-            status["details"] = (**details).clone();
+        if let (Some(details), Some(status)) = (&self.details, status.as_object_mut()) {
+            status.insert("details".to_string(), (**details).clone());
         }
         status
     }

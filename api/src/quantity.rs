@@ -217,7 +217,7 @@ fn scaled(digits: impl Iterator<Item = u8>, fraction_length: usize, base: u32, e
     } else {
         power_of_ten = power_of_ten.saturating_add(exponent);
     }
-    let factor = u32::try_from(power_of_ten.unsigned_abs()).ok().and_then(|p| 10_i128.checked_pow(p));
+    let factor = 10_i128.checked_pow(power_of_ten.unsigned_abs());
     match (power_of_ten >= 0, factor) {
         (true, Some(factor)) => mantissa.checked_mul(factor).unwrap_or(i128::MAX),
         (true, None) => i128::MAX,

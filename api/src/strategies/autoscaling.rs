@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{reset_status, spec};
+use super::common::spec;
 use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch},
@@ -67,8 +67,7 @@ impl Strategy for HorizontalPodAutoscaler {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-        object.put("status", json!({"currentMetrics": null, "desiredReplicas": 0}));
+        object.put("status", json!({"desiredReplicas": 0}));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {

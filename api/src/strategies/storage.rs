@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::common::{immutable, one_of, reset_status};
+use super::common::{immutable, one_of};
 use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch},
@@ -54,7 +54,6 @@ impl Strategy for VolumeAttachment {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
         object.put("status", serde_json::json!({"attached": false}));
     }
 

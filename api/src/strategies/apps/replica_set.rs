@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::super::{
-    common::{
-        default_template, endless_template, immutable, non_negative, reset_status, selector_of_template, spec,
-    },
+    common::{default_template, endless_template, immutable, non_negative, selector_of_template, spec},
     pod,
 };
 use crate::{
@@ -30,7 +28,6 @@ impl Strategy for ReplicaSet {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
         object.put("status", serde_json::json!({"replicas": 0}));
     }
 

@@ -28,15 +28,7 @@ pub struct Job;
 
 impl Strategy for Job {
     fn set_defaults(&self, object: &mut Value) {
-        // Templates without labels of their own get some on create; those do not count.
-        let labels = object.dig(&["spec", "template", "metadata", "labels"]).cloned();
-        let has_labels = object.get("metadata").is_some_and(|m| m.entries("labels").next().is_some());
-        if let Some(labels) = labels
-            && !has_labels
-            && let Some(metadata) = object.object_mut("metadata")
-        {
-            metadata.put("labels", labels);
-        }
+        take_labels_of_template(object);
         if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
             set_spec_defaults(spec);
         }
@@ -62,6 +54,7 @@ impl Strategy for Job {
         if let Some(labels) = spec.object_mut("selector").and_then(|s| s.object_mut("matchLabels")) {
             labels.default_to(UID_LABEL, uid);
         }
+        take_labels_of_template(object);
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -128,6 +121,18 @@ impl Strategy for Job {
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
         let succeeded = object.dig(&["status", "succeeded"]).and_then(Value::as_i64).unwrap_or_default();
         vec![("status.successful".into(), succeeded.to_string())]
+    }
+}
+
+/// A job without labels has those of its template, the generated ones as well.
+fn take_labels_of_template(object: &mut Value) {
+    let labels = object.dig(&["spec", "template", "metadata", "labels"]).cloned();
+    let has_labels = object.get("metadata").is_some_and(|m| m.entries("labels").next().is_some());
+    if let Some(labels) = labels
+        && !has_labels
+        && let Some(metadata) = object.object_mut("metadata")
+    {
+        metadata.put("labels", labels);
     }
 }
 

@@ -45,11 +45,12 @@ impl Strategy for Pod {
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec)});
         if !spec.items("schedulingGates").is_empty() {
-            status["conditions"] = json!([{
-                "type": "PodScheduled", "status": "False", "lastProbeTime": null, "lastTransitionTime": context.now,
+            let conditions = json!([{
+                "type": "PodScheduled", "status": "False", "lastTransitionTime": context.now,
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
             }]);
+            status.put("conditions", conditions);
         }
         object.put("status", status);
     }

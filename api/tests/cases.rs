@@ -1,0 +1,222 @@
+//! Objects that are admitted, and objects that are refused, with upstream's words.
+//!
+//! The files in `cases/` hold one good object per kind and, for each case, what is different in it and what is said
+//! about that. Objects go the way that the API server's pipeline takes: shape, defaults, first state, checks.
+
+// A test that cannot go on says so by a panic, in its helpers as well.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::let_underscore_must_use)]
+
+use std::{collections::BTreeSet, path::Path};
+
+use api::{FieldError, ResourceTable, Row, WriteContext, object};
+use schema::{conform, decode, defaults, validate};
+use serde_json::{Value, json};
+
+const CONTEXT: WriteContext = WriteContext {
+    now: "2026-01-01T00:00:00Z",
+    user: "someone",
+    uid: "",
+    groups: &[],
+    extra: None,
+    subresource: None,
+};
+
+#[test]
+fn every_case_should_be_admitted_or_refused_as_described() {
+    let mut count = 0;
+    let mut failures = Vec::new();
+    for kind in kinds() {
+        for case in kind["cases"].as_array().expect("cases") {
+            count += 1;
+            let expected: Vec<String> = strings(&case["errors"]);
+            let said = run(&kind, case);
+            if said != expected {
+                failures.push(format!(
+                    "{} {}: said\n  {}\nexpected\n  {}",
+                    kind["kind"],
+                    case["case"],
+                    said.join("\n  "),
+                    expected.join("\n  ")
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {count} cases:\n{}", failures.len(), failures.join("\n"));
+    assert!(count >= 150, "only {count} cases");
+}
+
+#[test]
+fn every_good_object_should_keep_its_defaults_when_they_are_set_again() {
+    for kind in kinds() {
+        let row = row(&kind);
+        let once = prepared(&row, kind["object"].clone());
+        let mut twice = once.clone();
+        fill(&row, &mut twice);
+        assert_eq!(once, twice, "{}", kind["kind"]);
+        let warnings = row.strategy.warnings(&once, None);
+        assert!(warnings.is_empty(), "{}: {warnings:?}", kind["kind"]);
+    }
+}
+
+#[test]
+fn every_row_should_stand_on_its_own() {
+    let table = ResourceTable::built_in();
+    let mut names = BTreeSet::new();
+    for row in table.rows() {
+        assert!(names.insert((row.group().to_string(), row.plural.clone())), "{row:?} is there twice");
+        assert!(row.served.contains(&row.storage), "{row:?} is not served as it is stored");
+        for served in &row.served {
+            let known = api::schemas::for_kind(&served.group, &served.version, &row.kind).is_some();
+            assert!(known || served.group == "metrics.k8s.io", "{row:?} has no schema in {served:?}");
+            let found = table.resource(&served.group, &served.version, &row.plural).expect("by plural");
+            assert_eq!(found.kind, row.kind);
+            assert!(table.kind(&served.group, &served.version, &row.kind).is_some());
+        }
+        // A strategy copes with an object that holds nothing.
+        let mut empty = json!({});
+        row.strategy.set_defaults(&mut empty);
+        row.strategy.prepare_for_create(&mut empty, &CONTEXT);
+        let _ = row.strategy.validate(&empty);
+        let _ = row.strategy.validate_create(&empty);
+        let mut changed = empty.clone();
+        row.strategy.prepare_for_update(&mut changed, &empty, &CONTEXT);
+        assert_eq!(changed, empty, "{row:?} changes what did not change");
+        assert!(row.strategy.validate_update(&changed, &empty, &CONTEXT).is_empty(), "{row:?}");
+        let fields = row.strategy.selectable_fields(&Value::Null);
+        assert_eq!(fields.len(), row.strategy.selectable_fields(&empty).len(), "{row:?}");
+    }
+}
+
+/// Every kind that the case files describe.
+fn kinds() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("cases").map(|entry| entry.expect("entry").path()).collect();
+    files.sort();
+    files.iter().flat_map(|file| documents(file)).collect()
+}
+
+fn documents(file: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(file).expect("readable");
+    text.split("\n---\n")
+        .map(|document| {
+            decode::yaml(document.as_bytes(), &decode::Limits::default())
+                .unwrap_or_else(|why| panic!("{}: {why} in\n{document}", file.display()))
+                .value
+        })
+        .collect()
+}
+
+fn row(kind: &Value) -> Row {
+    let table = ResourceTable::built_in();
+    let api_version = kind["object"]["apiVersion"].as_str().expect("apiVersion");
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    (**table.kind(group, version, kind["kind"].as_str().expect("kind")).expect("a row")).clone()
+}
+
+/// Refusals of a case: of the object created, or of its change when the case says `update`.
+fn run(kind: &Value, case: &Value) -> Vec<String> {
+    let row = row(kind);
+    if case["update"].is_null() {
+        let object = prepared(&row, with(kind["object"].clone(), &case["set"]));
+        return texts(&check(&row, &object, None, &CONTEXT));
+    }
+    let subresource = case["subresource"].as_str();
+    let context = WriteContext { subresource, ..CONTEXT };
+    let old = with(prepared(&row, with(kind["object"].clone(), &case["set"])), &case["old"]);
+    let mut new = with(old.clone(), &case["update"]);
+    fill(&row, &mut new);
+    row.strategy.prepare_for_update(&mut new, &old, &context);
+    texts(&check(&row, &new, Some(&old), &context))
+}
+
+fn prepared(row: &Row, mut object: Value) -> Value {
+    if row.is_namespaced() && object["metadata"].get("namespace").is_none() {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    object["metadata"]["uid"] = "00000000-0000-0000-0000-000000000001".into();
+    fill(row, &mut object);
+    row.strategy.prepare_for_create(&mut object, &CONTEXT);
+    object
+}
+
+fn fill(row: &Row, object: &mut Value) {
+    let schema = schema_of(row);
+    conform::conform(&schema, object).unwrap_or_else(|why| panic!("{}: {why}", object::name(object)));
+    defaults::fill(&schema, object);
+    row.strategy.set_defaults(object);
+}
+
+fn schema_of(row: &Row) -> std::sync::Arc<schema::Schema> {
+    api::schemas::for_kind(&row.storage.group, &row.storage.version, &row.kind).expect("a schema")
+}
+
+fn check(row: &Row, new: &Value, old: Option<&Value>, context: &WriteContext) -> Vec<FieldError> {
+    let mut errors = match old {
+        None => api::meta::validate(new, row),
+        Some(old) => api::meta::validate_update(new, old, row),
+    };
+    if context.subresource != Some("status") {
+        errors.extend(validate::validate(&schema_of(row), new));
+        if errors.is_empty() {
+            errors.extend(row.strategy.validate(new));
+            if old.is_none() {
+                errors.extend(row.strategy.validate_create(new));
+            }
+        }
+    }
+    if let Some(old) = old
+        && errors.is_empty()
+    {
+        errors.extend(row.strategy.validate_update(new, old, context));
+    }
+    errors
+}
+
+fn texts(errors: &[FieldError]) -> Vec<String> {
+    errors
+        .iter()
+        .map(|error| {
+            let text = format!("{}: {}", error.field, error.message);
+            // The differences of two specs stand on lines of their own.
+            text.lines().next().unwrap_or_default().to_string()
+        })
+        .collect()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|v| v.as_str().expect("text").to_string()).collect()
+}
+
+/// The object with other values at some paths; null takes a field away.
+fn with(mut object: Value, changes: &Value) -> Value {
+    for (path, value) in changes.as_object().into_iter().flatten() {
+        set(&mut object, path, value);
+    }
+    object
+}
+
+fn set(object: &mut Value, path: &str, value: &Value) {
+    let steps: Vec<&str> = path.split('.').flat_map(|part| part.split('[')).collect();
+    let (last, parents) = steps.split_last().expect("a path");
+    let index = |step: &str| step.strip_suffix(']').map(|digits| digits.parse::<usize>().expect("an index"));
+    let mut here = object;
+    for step in parents {
+        here = match index(step) {
+            Some(index) => &mut here[index],
+            None => {
+                if here.is_null() {
+                    *here = json!({});
+                }
+                &mut here[*step]
+            }
+        };
+    }
+    match (index(last), value) {
+        (Some(index), _) => here[index] = value.clone(),
+        (None, Value::Null) => {
+            here.as_object_mut().expect("an object").remove(*last);
+        }
+        (None, _) => here[*last] = value.clone(),
+    }
+}
