@@ -36,11 +36,11 @@ impl Plugins {
         ]);
         let admission = AdmissionChain::new(vec![
             Arc::new(NamespaceLifecycle::new(objects.clone())),
-            Arc::new(NodeRestriction::new(objects.clone())),
             Arc::new(ServiceAccount::new(objects.clone())),
+            Arc::new(NodeRestriction::new(objects.clone())),
+            Arc::new(NotReadyTaint),
             Arc::new(Priority::new(objects.clone())),
             Arc::new(DefaultTolerations),
-            Arc::new(NotReadyTaint),
         ]);
         Ok(Self {
             authenticators: vec![

@@ -285,7 +285,7 @@ fn user_of(claims: &Claims) -> UserInfo {
 }
 
 /// A short name for a key, the same on every server.
-fn key_id(public_pem: &str) -> String {
+pub(crate) fn key_id(public_pem: &str) -> String {
     use base64::Engine;
     use sha2::Digest;
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(public_pem.trim()))

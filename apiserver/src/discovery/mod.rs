@@ -2,6 +2,7 @@
 
 mod health;
 mod openapi;
+mod openid;
 
 use std::sync::Arc;
 
@@ -35,6 +36,10 @@ pub(crate) async fn answer(core: &Arc<Core>, request: &Parts, query: &Query) -> 
             body::full(core.metrics.render(&core.cache)),
         )),
         "" => Ok(respond::value(StatusCode::OK, &paths(core), Encoding::Json)),
+        "/.well-known/openid-configuration" => {
+            Ok(openid::configuration(&core.config.service_account.issuer))
+        }
+        "/openid/v1/jwks" => Ok(openid::keys(&core.tokens)),
         _ if health::is_health(path) => health::answer(core, path, query).await,
         _ if path.starts_with("/openapi/") => OpenApi::answer(core, request, path, query).await,
         _ if path == "/api" || path == "/apis" || path.starts_with("/api/") || path.starts_with("/apis/") => {
@@ -112,6 +117,7 @@ fn version() -> Value {
 fn paths(core: &Core) -> Value {
     let table = core.table();
     let mut paths: Vec<String> = [
+        "/.well-known/openid-configuration",
         "/api",
         "/api/v1",
         "/apis",
@@ -119,7 +125,7 @@ fn paths(core: &Core) -> Value {
         "/livez",
         "/metrics",
         "/openapi/v2",
-        "/openapi/v3",
+        "/openapi/v3", "/openid/v1/jwks",
         "/readyz",
         "/version",
     ]

@@ -25,6 +25,7 @@ pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiErro
         )
     };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        drain(body).await;
         return Err(too_large());
     }
     let mut collected = BytesMut::new();
@@ -33,6 +34,8 @@ pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiErro
             frame.map_err(|error| ApiError::bad_request(format!("the body could not be read: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if collected.len() + data.len() > BODY_BYTES_MAX {
+            drop(collected);
+            drain(body).await;
             return Err(too_large());
         }
         if collected.is_empty() && body.is_end_stream() {
@@ -41,6 +44,18 @@ pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiErro
         collected.extend_from_slice(&data);
     }
     Ok(collected.freeze())
+}
+
+/// Reads on without keeping anything: many clients look at the answer only once they have sent everything. One that
+/// sends without end is cut off.
+async fn drain(mut body: RequestBody) {
+    let mut left = 8 * BODY_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// A body of known bytes.
