@@ -27,7 +27,7 @@ use crate::backoff::nominal_delay;
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LONGEST_DELAY: Duration = Duration::from_secs(1000);
 /// From this many failures in a row on, a failure is worth a warning.
-const WARN_AFTER: u32 = 4;
+const WARN_AFTER: u32 = 8;
 
 /// What a successful reconcile wants next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

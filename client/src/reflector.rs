@@ -24,6 +24,7 @@ use crate::informer::{Scope, Shared, Watched};
 const PAGE_LIMIT: u32 = 500;
 /// A watch that lived this long before it ended was healthy.
 const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+const QUIET_FAILURES: u32 = 4;
 const ACCEPT_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const ACCEPT_METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
@@ -61,6 +62,7 @@ impl Source {
     async fn follow<K: Watched>(&self, shared: &Shared<K>) {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         let mut state = State::List;
+        let mut failures: u32 = 0;
         loop {
             let started = Instant::now();
             let failure = match &state {
@@ -96,11 +98,19 @@ impl Source {
             if started.elapsed() >= HEALTHY_AFTER {
                 backoff.reset();
             }
-            if let Some(error) = failure {
-                let delay = backoff.next_delay();
-                warn!(path = %self.path, %error, ?delay, "list or watch failed");
-                tokio::time::sleep(delay).await;
+            let Some(error) = failure else {
+                failures = 0;
+                continue;
+            };
+            failures += 1;
+            let delay = backoff.next_delay();
+            // A server that restarts fails every watch a few times; that is no news.
+            if failures > QUIET_FAILURES {
+                warn!(path = %self.path, %error, failures, ?delay, "list or watch failed");
+            } else {
+                debug!(path = %self.path, %error, failures, ?delay, "list or watch failed");
             }
+            tokio::time::sleep(delay).await;
         }
     }
 

@@ -44,6 +44,10 @@ async fn main() -> Result<(), Failure> {
             stop.cancel();
         }
     });
+    // The controllers must get by with the rights of their own identity.
+    let mut identity = kube::Config::infer().await?;
+    identity.auth_info.impersonate = Some("system:kube-controller-manager".into());
+    let client = Client::try_from(identity)?;
     Ok(controller_manager::run(config, client, shutdown).await?)
 }
 

@@ -50,7 +50,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 fn decide(namespace: Option<&Namespace>, map: Option<&Arc<ConfigMap>>, bundle: &str) -> Action {
-    if !namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_none()) {
+    if namespace.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
         return Action::Nothing;
     }
     match map {

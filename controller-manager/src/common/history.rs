@@ -56,9 +56,8 @@ pub(crate) fn hash_of(revision: &ControllerRevision) -> String {
 /// Finds the revision of the template, or plans it.
 pub(crate) fn history(
     owner: &OwnerReference,
-    namespace: &str,
+    owner_meta: &ObjectMeta,
     template: &PodTemplateSpec,
-    labels: BTreeMap<String, String>,
     existing: &[Arc<ControllerRevision>],
     collisions: Option<i32>,
 ) -> History {
@@ -85,13 +84,15 @@ pub(crate) fn history(
         hash.write(&collisions.to_le_bytes());
     }
     let hash = safe_encode(&hash.0.to_string());
-    let mut labels = labels;
+    let mut labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
     labels.insert(REVISION_HASH.into(), hash.clone());
     let present = Arc::new(ControllerRevision {
         metadata: ObjectMeta {
             name: Some(format!("{}-{hash}", owner.name)),
-            namespace: Some(namespace.into()),
+            namespace: owner_meta.namespace.clone(),
             labels: Some(labels),
+            // `rollout history` shows the cause of the change from here.
+            annotations: annotations_of(owner_meta),
             owner_references: Some(vec![owner.clone()]),
             ..ObjectMeta::default()
         },
@@ -100,6 +101,12 @@ pub(crate) fn history(
     });
     revisions.push(present.clone());
     History { revisions, present, is_new: true, raised_from: None }
+}
+
+fn annotations_of(owner: &ObjectMeta) -> Option<BTreeMap<String, String>> {
+    let mut annotations = owner.annotations.clone()?;
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    Some(annotations).filter(|annotations| !annotations.is_empty())
 }
 
 /// Revisions beyond the limit, oldest first; those in use are not counted.
@@ -174,7 +181,7 @@ mod tests {
 
     fn plan(image: &str, existing: &[Arc<ControllerRevision>]) -> History {
         let owner = OwnerReference { name: "ds".into(), ..OwnerReference::default() };
-        history(&owner, "default", &template(image), BTreeMap::new(), existing, None)
+        history(&owner, &ObjectMeta::default(), &template(image), existing, None)
     }
 
     #[test]

@@ -99,10 +99,9 @@ impl Controller {
         let uid = set.uid().unwrap_or_default();
         let owner = controller_ref(set.as_ref());
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         let existing = self.revision_index.owned(&uid);
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let history = history::history(&owner, &key.namespace, &template, labels, &existing, collisions);
+        let history = history::history(&owner, &set.metadata, &template, &existing, collisions);
         let revisions_api: Api<ControllerRevision> = self.context.api(&key.namespace);
         if let Some(outcome) = history::apply(&revisions_api, key, &history).await? {
             return Ok(outcome);

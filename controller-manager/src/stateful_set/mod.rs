@@ -82,11 +82,10 @@ impl Controller {
         let deleting = set.metadata.deletion_timestamp.is_some();
         let owner = controller_ref(set.as_ref());
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
-        let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone()).unwrap_or_default();
         let collisions =
             set.status.as_ref().and_then(|status| status.collision_count).filter(|count| *count > 0);
         let existing = self.revision_index.owned(&uid);
-        let history = history::history(&owner, &key.namespace, &template, labels, &existing, collisions);
+        let history = history::history(&owner, &set.metadata, &template, &existing, collisions);
         let revisions_api: Api<ControllerRevision> = self.context.api(&key.namespace);
         if !deleting && let Some(outcome) = history::apply(&revisions_api, key, &history).await? {
             return Ok(outcome);
