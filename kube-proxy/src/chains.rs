@@ -39,6 +39,7 @@ pub(crate) mod sets {
 pub(crate) const MASQUERADE_BIT: u32 = 0x4000;
 pub(crate) const REFUSE: &str = "refuse";
 pub(crate) const NODE_PORT_DISPATCH: &str = "node-port";
+const CONNECTION_IS_INVALID: u32 = 1;
 const CONNECTION_IS_NEW: u32 = 8;
 const CHAIN_NAME_MAX: usize = 120;
 
@@ -342,6 +343,24 @@ pub(crate) fn protect_loopback_rules() -> Vec<Rule> {
     rule.extend(is_translated(Compare::Equal));
     rule.push(Expression::Verdict(Verdict::Drop));
     vec![Rule::new(rule).comment("the loopback address is for this machine only")]
+}
+
+/// A pod's packet that belongs to no connection (late, or out of its window) would leave with the pod's address instead of the
+/// service's; the client, who knows nothing of the pod, would reset the connection.
+pub(crate) fn stray_rules(cluster: Option<Cidr>) -> Vec<Rule> {
+    let invalid = CONNECTION_IS_INVALID.to_ne_bytes().to_vec();
+    let rule = cluster.map(|cidr| {
+        let mut rule = vec![
+            Expression::ConnectionState { to: Reg(0) },
+            Expression::Bits { reg: Reg(0), mask: invalid, flip: vec![0; 4] },
+            Expression::Compare { reg: Reg(0), how: Compare::NotEqual, with: vec![0; 4] },
+            source(Reg(0)),
+        ];
+        rule.extend(in_network(cidr, Compare::Equal));
+        rule.push(Expression::Verdict(Verdict::Drop));
+        Rule::new(rule).comment("stray packets of pods")
+    });
+    rule.into_iter().collect()
 }
 
 fn look_up(set: &str, key: Reg, target: Target) -> Expression {

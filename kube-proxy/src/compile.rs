@@ -8,7 +8,7 @@ use netlink::nft::{ChainKind, Data, Elements, Family, Hook, HookPoint, Set, Tabl
 
 use crate::chains::{
     Entry, Front, NODE_PORT_DISPATCH, Pool, REFUSE, Spread, by_port, dispatch_rules, guard,
-    postrouting_rules, protect_loopback_rules, refusal_rules, refuse_rules, sets,
+    postrouting_rules, protect_loopback_rules, refusal_rules, refuse_rules, sets, stray_rules,
 };
 use crate::model::{Location, Protocol, ServicePort, Target};
 use crate::select::{Selection, select};
@@ -92,6 +92,7 @@ fn skeleton(settings: &Settings) -> Table {
     table.base_chain("refuse-prerouting", at(filter, Hook::Prerouting, PRIORITY_REFUSAL), refusal());
     table.base_chain("refuse-output", at(filter, Hook::Output, PRIORITY_REFUSAL), refusal());
     table.base_chain("input", at(filter, Hook::Input, 0), protect_loopback_rules());
+    table.base_chain("forward", at(filter, Hook::Forward, 0), stray_rules(settings.cluster_cidr));
     table.chain(NODE_PORT_DISPATCH, by_port(sets::NODE_PORTS));
     table.chain(REFUSED_NODE_PORT_DISPATCH, by_port(sets::REFUSED_NODE_PORTS));
     table.chain(REFUSE, refuse_rules());

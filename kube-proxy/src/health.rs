@@ -48,30 +48,53 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = shutdown.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let health = health.clone();
-                    tokio::spawn(tokio::time::timeout(CLIENT_TIMEOUT, async move {
-                        if let Err(error) = answer(stream, &health).await {
-                            tracing::debug!(%error, "health check broke off");
-                        }
-                    }));
-                }
-                // Out of descriptors, most likely: give others time to close some.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
-            }
-        }
-    });
+    tokio::spawn(accept(listener, shutdown, move |path| {
+        let healthy = health.is_healthy();
+        let body = if healthy { "ok" } else { "rules are behind the services" }.to_owned();
+        let known = ["/healthz", "/livez", "/readyz"].contains(&path);
+        known.then_some(Answer { healthy, content_type: "text/plain", body })
+    }));
     Ok(())
 }
 
-async fn answer(mut stream: TcpStream, health: &Health) -> std::io::Result<()> {
+/// Answers requests until `shutdown`.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    look: impl Fn(&str) -> Option<Answer> + Clone + Send + Sync + 'static,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let look = look.clone();
+                tokio::spawn(tokio::time::timeout(CLIENT_TIMEOUT, async move {
+                    if let Err(error) = answer(stream, look).await {
+                        tracing::debug!(%error, "health check broke off");
+                    }
+                }));
+            }
+            // Out of descriptors, most likely: give others time to close some.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// What is said to a request.
+pub(crate) struct Answer {
+    pub(crate) healthy: bool,
+    pub(crate) content_type: &'static str,
+    pub(crate) body: String,
+}
+
+/// Reads one request and answers it; `look` gets the path, and says `None` for one that does not exist.
+pub(crate) async fn answer(
+    mut stream: TcpStream,
+    look: impl Fn(&str) -> Option<Answer>,
+) -> std::io::Result<()> {
     let mut request = Vec::with_capacity(1024);
     while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < 16 * 1024 {
         if stream.read_buf(&mut request).await? == 0 {
@@ -80,16 +103,18 @@ async fn answer(mut stream: TcpStream, health: &Health) -> std::io::Result<()> {
     }
     let line = String::from_utf8_lossy(&request);
     let path = line.split_whitespace().nth(1).unwrap_or_default();
-    let (status, body) = match (path.split('?').next(), health.is_healthy()) {
-        (Some("/healthz" | "/livez" | "/readyz"), true) => ("200 OK", "ok"),
-        (Some("/healthz" | "/livez" | "/readyz"), false) => {
-            ("503 Service Unavailable", "rules are behind the services")
-        }
-        _ => ("404 Not Found", "not found"),
+    let found = look(path.split('?').next().unwrap_or_default());
+    let status = match &found {
+        Some(Answer { healthy: true, .. }) => "200 OK",
+        Some(_) => "503 Service Unavailable",
+        None => "404 Not Found",
     };
+    let (content_type, body) =
+        found.map_or(("text/plain", "not found".to_owned()), |a| (a.content_type, a.body));
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nX-Content-Type-Options: nosniff\r\n\
+         Content-Length: {length}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(format!("{head}{body}").as_bytes()).await?;
     stream.shutdown().await

@@ -8,12 +8,13 @@ use client::{Change, Informer, Informers, Scope};
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use netlink::nft::{self, Batch, Family, Table};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::compile::{Settings, changed_udp, compile};
 use crate::gather::{foreign_addresses, gather};
 use crate::health::{self, Health};
+use crate::health_ports::{self, HealthPorts};
 use crate::model::Location;
 use crate::{Config, Error, stale};
 
@@ -45,7 +46,9 @@ pub async fn run_with(
     if !sources.synced().await {
         return Ok(());
     }
-    let mut syncer = Syncer::new(&config, sources);
+    let health_ports = watch::Sender::new(HealthPorts::new());
+    tokio::spawn(health_ports::serve(health_ports.subscribe(), shutdown.clone()));
+    let mut syncer = Syncer::new(&config, sources, health_ports);
     loop {
         let (returned, result) = tokio::task::spawn_blocking(move || {
             let result = syncer.sync();
@@ -132,17 +135,18 @@ struct Syncer {
     sources: Sources,
     /// What the kernel has, as far as known; `None`: nothing, or in doubt.
     installed: Option<Table>,
+    health_ports: watch::Sender<HealthPorts>,
 }
 
 impl Syncer {
-    fn new(config: &Config, sources: Sources) -> Self {
+    fn new(config: &Config, sources: Sources, health_ports: watch::Sender<HealthPorts>) -> Self {
         let settings = Settings {
             table: Config::table_name(&config.instance),
             cluster_cidr: config.cluster_cidr,
             service_cidr: config.service_cidr,
             node_port_addresses: config.node_port_addresses.clone(),
         };
-        Self { settings, sources, installed: None }
+        Self { settings, sources, installed: None, health_ports }
     }
 
     fn sync(&mut self) -> Result<(), Error> {
@@ -150,6 +154,12 @@ impl Syncer {
         let location = self.sources.location();
         let objects = self.sources.services.list();
         let services = gather(&objects, &self.sources.slices.list(), &location.node);
+        let ports = health_ports::wanted(&objects, &services);
+        self.health_ports.send_if_modified(|current| {
+            let differs = *current != ports;
+            *current = ports;
+            differs
+        });
         let desired = compile(&services, &foreign_addresses(&objects), &location, &self.settings);
         if self.installed.is_some() && !nft::table_exists(Family::Ipv4, &self.settings.table)? {
             tracing::warn!("the service table is gone; somebody flushed the rules. Installing it again");

@@ -117,6 +117,22 @@ fn who(answer: std::io::Result<String>) -> String {
     answer.map_or_else(|e| format!("{:?}", e.kind()), |a| a.split(' ').next().unwrap_or_default().to_owned())
 }
 
+/// The response to `GET /healthz`, or the error. On another thread: the server shares this one's runtime.
+async fn http(namespace: &File, to: SocketAddr) -> String {
+    use std::io::{Read, Write};
+    let namespace = namespace.try_clone().unwrap();
+    let get = move || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect_timeout(&to, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
+    };
+    let response = tokio::task::spawn_blocking(move || netns::run_in(&namespace, get).unwrap());
+    response.await.unwrap().unwrap_or_else(|e| e.to_string())
+}
+
 fn counts(n: usize, mut ask: impl FnMut() -> String) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for _ in 0..n {
@@ -260,16 +276,29 @@ fn local_policies_should_keep_to_this_node_and_show_the_clients_address() {
         serve(&elsewhere.namespace, 8080, "elsewhere");
         let (_a, a_ip) = node.pod("a").await;
         let (client, _) = node.pod("client").await;
-        node.service(json!({ "externalTrafficPolicy": "Local", "externalIPs": ["192.168.77.200"] }));
+        node.service(json!({ "externalTrafficPolicy": "Local", "healthCheckNodePort": 32100 }));
         node.endpoints(&[(a_ip, "n1", json!({})), (elsewhere.ip, "n2", json!({}))]);
         eventually("the service answers", || ask(&client, at(SERVICE, 80)).is_ok()).await;
         let from_outside = counts(20, || ask(&outside.namespace, at(host.ip, 30080)).unwrap());
         assert_eq!(from_outside.into_keys().collect::<Vec<_>>(), [format!("a {}", outside.ip)]);
-        outside.default_route_by(host.ip);
+        let health = || http(&outside.namespace, at(host.ip, 32100));
+        let healthy = health().await;
+        assert!(
+            healthy.starts_with("HTTP/1.1 200 ") && healthy.contains(r#""localEndpoints":1"#),
+            "{healthy}"
+        );
         let inside = counts(40, || who(ask(&client, at(SERVICE, 80))));
         assert_eq!(inside.len(), 2, "{inside:?}");
         let from_host = counts(40, || who(ask(&host.namespace, at(Ipv4Addr::LOCALHOST, 30080))));
         assert_eq!(from_host.len(), 2, "{from_host:?}");
+
+        assert!(http(&host.namespace, at(Ipv4Addr::LOCALHOST, 10256)).await.starts_with("HTTP/1.1 200 "));
+        node.endpoints(&[(elsewhere.ip, "n2", json!({}))]);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let unhealthy = health().await;
+        assert!(unhealthy.starts_with("HTTP/1.1 503 "), "{unhealthy}");
+        assert_eq!(who(ask(&outside.namespace, at(host.ip, 30080))), "TimedOut");
+        node.endpoints(&[(a_ip, "n1", json!({})), (elsewhere.ip, "n2", json!({}))]);
 
         node.service(json!({ "internalTrafficPolicy": "Local" }));
         eventually("inside keeps to the node", || {
