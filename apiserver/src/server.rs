@@ -71,16 +71,12 @@ impl Server {
         let table = Arc::new(RwLock::new(Arc::new(ResourceTable::built_in())));
         let background = CancellationToken::new();
         let current = table.clone();
-        let fields = move |row: &str, tree: &serde_json::Value| {
-            let (group, plural) = row.split_once('/').unwrap_or_default();
+        let row_of = move |name: &str| {
+            let (group, plural) = name.split_once('/')?;
             let group = if group == "core" { "" } else { group };
-            let table = current.read().clone();
-            table
-                .group_resource(group, plural)
-                .map(|row| row.strategy.selectable_fields(tree))
-                .unwrap_or_default()
+            current.read().group_resource(group, plural).cloned()
         };
-        let cache = Cache::start(store.clone(), Box::new(fields), background.clone()).await?;
+        let cache = Cache::start(store.clone(), Box::new(row_of), background.clone()).await?;
         let objects = Objects::new(cache.clone(), store.clone());
         let parts = crate::plugins::Plugins::new(&config, &objects).map_err(ServerError::Setup)?;
         let core = Arc::new(Core {

@@ -1,14 +1,13 @@
 //! The one store watch that feeds all rows.
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Row;
 use futures::StreamExt;
 use imbl::OrdMap;
 use parking_lot::RwLock;
-use serde_json::Value;
 use store::{Change, Entry, Range, ReadAt, Revision, Store, StoreError, WatchEvent};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,29 +19,29 @@ pub(crate) const PREFIX: &str = "/registry/";
 /// How many entries the first list takes from the store at once.
 const PAGE: usize = 2000;
 
-/// The selectable fields of an object, given the row (`<group>/<plural>`) it belongs to.
-pub(crate) type FieldsOf = dyn Fn(&str, &Value) -> Vec<(Cow<'static, str>, String)> + Send + Sync;
+/// The row of the table that a row of the cache (`<group>/<plural>`) belongs to, if it has one.
+pub(crate) type RowOf = dyn Fn(&str) -> Option<Arc<Row>> + Send + Sync;
 
 /// The caches of all rows.
 pub(crate) struct Cache {
     rows: RwLock<HashMap<Box<str>, Arc<RowCache>>>,
     /// Everything up to here has been applied to all rows.
     revision: watch::Sender<Revision>,
-    fields_of: Box<FieldsOf>,
+    row_of: Box<RowOf>,
 }
 
 impl Cache {
     /// Lists the store, then follows it until told to stop. Answers when the list is in.
     pub async fn start(
         store: Arc<dyn Store>,
-        fields_of: Box<FieldsOf>,
+        row_of: Box<RowOf>,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, StoreError> {
         let (entries, revision) = list(&*store).await?;
         let cache = Arc::new(Self {
             rows: RwLock::new(HashMap::new()),
             revision: watch::Sender::new(revision),
-            fields_of,
+            row_of,
         });
         cache.fill(entries, revision);
         let feed = cache.clone();
@@ -88,7 +87,7 @@ impl Cache {
     fn fill(&self, entries: Vec<Entry>, revision: Revision) {
         let mut rows: HashMap<Box<str>, OrdMap<Arc<str>, Arc<Cached>>> = HashMap::new();
         for entry in entries {
-            let Some(name) = row_of(&entry.key) else { continue };
+            let Some(name) = name_of(&entry.key) else { continue };
             let name: Box<str> = name.into();
             if let Some(object) = self.read(&name, &entry) {
                 rows.entry(name).or_default().insert(object.key.clone(), object);
@@ -101,8 +100,8 @@ impl Cache {
     }
 
     fn read(&self, row: &str, entry: &Entry) -> Option<Arc<Cached>> {
-        let fields = |tree: &Value| (self.fields_of)(row, tree);
-        match Cached::new(entry.key.clone(), entry.mod_revision, entry.value.clone(), fields) {
+        let row = (self.row_of)(row);
+        match Cached::read(entry, row.as_deref()) {
             Ok(object) => Some(Arc::new(object)),
             Err(error) => {
                 tracing::error!(%error, "an entry of the store is left out");
@@ -162,7 +161,7 @@ impl Cache {
             Change::Put { entry, .. } => (&entry.key, Some(entry)),
             Change::Delete { key, .. } => (key, None),
         };
-        let name = row_of(key)?;
+        let name = name_of(key)?;
         let row = self.row(name);
         let object = match entry {
             Some(entry) => Some(self.read(name, entry)?),
@@ -179,7 +178,7 @@ impl Cache {
         let present: HashSet<Arc<str>> = entries.iter().map(|e| e.key.clone()).collect();
         let known: HashMap<Arc<str>, Revision> = self.rows().iter().flat_map(|(_, row)| row.keys()).collect();
         for entry in entries.iter().filter(|e| known.get(&e.key).is_none_or(|r| *r < e.mod_revision)) {
-            let Some(name) = row_of(&entry.key) else { continue };
+            let Some(name) = name_of(&entry.key) else { continue };
             if let Some(object) = self.read(name, entry) {
                 let row = self.row(name);
                 row.apply(&entry.key, Some(object), entry.mod_revision);
@@ -187,7 +186,7 @@ impl Cache {
             }
         }
         for key in known.keys().filter(|key| !present.contains(*key)) {
-            let Some(name) = row_of(key) else { continue };
+            let Some(name) = name_of(key) else { continue };
             let row = self.row(name);
             row.apply(key, None, revision);
             row.announce(revision);
@@ -198,7 +197,7 @@ impl Cache {
 }
 
 /// `<group>/<plural>` of a key.
-fn row_of(key: &str) -> Option<&str> {
+fn name_of(key: &str) -> Option<&str> {
     let rest = key.strip_prefix(PREFIX)?;
     let (group_end, _) = rest.match_indices('/').nth(1)?;
     rest.get(..group_end)
@@ -224,9 +223,9 @@ mod tests {
 
     #[test]
     fn keys_should_tell_their_row() {
-        assert_eq!(row_of("/registry/core/pods/ns/web"), Some("core/pods"));
-        assert_eq!(row_of("/registry/core/nodes/n1"), Some("core/nodes"));
-        assert_eq!(row_of("/registry/core"), None);
-        assert_eq!(row_of("/other/core/pods/x"), None);
+        assert_eq!(name_of("/registry/core/pods/ns/web"), Some("core/pods"));
+        assert_eq!(name_of("/registry/core/nodes/n1"), Some("core/nodes"));
+        assert_eq!(name_of("/registry/core"), None);
+        assert_eq!(name_of("/other/core/pods/x"), None);
     }
 }

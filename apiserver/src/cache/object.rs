@@ -1,12 +1,15 @@
 //! One object as the cache holds it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 
+use api::Row;
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::Value;
-use store::Revision;
+use store::{Entry, Revision};
 
 /// An object: its stored bytes, shared with the store, and the few parsed fields that selectors look at.
 #[derive(Debug)]
@@ -39,24 +42,37 @@ pub(crate) enum MalformedObject {
 const METADATA: &[u8] = b"\"metadata\":{";
 
 impl Cached {
-    /// Reads an entry of the store.
-    pub fn new(
-        key: Arc<str>,
-        revision: Revision,
-        encoded: Bytes,
-        fields: impl FnOnce(&Value) -> Vec<(Cow<'static, str>, String)>,
-    ) -> Result<Self, MalformedObject> {
-        let tree: Value =
-            serde_json::from_slice(&encoded).map_err(|e| MalformedObject::Json(key.clone(), e))?;
-        Self::with_tree(key, revision, encoded, &tree, fields(&tree))
+    /// Reads an entry of the store. Only what selectors look at is decoded.
+    pub fn read(entry: &Entry, row: Option<&Row>) -> Result<Self, MalformedObject> {
+        let (key, bytes) = (&entry.key, &entry.value);
+        let broken = |error| MalformedObject::Json(key.clone(), error);
+        let fields = match row {
+            Some(row) if !row.strategy.selectable_fields(&Value::Null).is_empty() => {
+                row.strategy.selectable_fields(&serde_json::from_slice(bytes).map_err(broken)?)
+            }
+            _ => Vec::new(),
+        };
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(broken)?;
+        Self::build(key.clone(), entry.mod_revision, bytes.clone(), envelope.metadata.labels, fields)
     }
 
-    /// The same for an entry whose tree is at hand.
+    /// An object whose tree is at hand, to be shown.
     pub fn with_tree(
         key: Arc<str>,
         revision: Revision,
         encoded: Bytes,
         tree: &Value,
+    ) -> Result<Self, MalformedObject> {
+        let labels = tree.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let labels = serde_json::from_value(labels).map_err(|e| MalformedObject::Json(key.clone(), e))?;
+        Self::build(key, revision, encoded, labels, Vec::new())
+    }
+
+    fn build(
+        key: Arc<str>,
+        revision: Revision,
+        encoded: Bytes,
+        labels: Option<BTreeMap<Box<str>, Box<str>>>,
         fields: Vec<(Cow<'static, str>, String)>,
     ) -> Result<Self, MalformedObject> {
         // Kind and API version come first and cannot hold a quote, so that the first occurrence is the member itself.
@@ -65,7 +81,7 @@ impl Cached {
             .position(|window| window == METADATA)
             .ok_or_else(|| MalformedObject::NoMetadata(key.clone()))?;
         Ok(Self {
-            labels: labels_of(tree),
+            labels: labels.into_iter().flatten().collect(),
             fields: fields.into_iter().map(|(name, value)| (name, value.into())).collect(),
             splice_at: metadata_at + METADATA.len(),
             metadata_at,
@@ -145,13 +161,16 @@ impl Cached {
     }
 }
 
-fn labels_of(tree: &Value) -> Box<[(Box<str>, Box<str>)]> {
-    let labels = tree.pointer("/metadata/labels").and_then(Value::as_object);
-    labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
-        .collect()
+/// What is decoded of every object.
+#[derive(Deserialize)]
+struct Envelope {
+    metadata: Labelled,
+}
+
+#[derive(Deserialize)]
+struct Labelled {
+    #[serde(default)]
+    labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
 #[cfg(test)]
@@ -162,7 +181,7 @@ mod tests {
 
     fn cached(object: &Value) -> Cached {
         let bytes = crate::cache::encode(object);
-        Cached::new("/registry/core/pods/ns/web".into(), 42, bytes.into(), |_| Vec::new()).unwrap()
+        Cached::with_tree("/registry/core/pods/ns/web".into(), 42, bytes.into(), object).unwrap()
     }
 
     #[test]

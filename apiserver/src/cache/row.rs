@@ -156,8 +156,9 @@ mod tests {
     use super::*;
 
     fn object(key: &str, revision: Revision) -> Arc<Cached> {
-        let bytes = br#"{"kind":"A","apiVersion":"v1","metadata":{"name":"x"}}"#.as_slice();
-        Arc::new(Cached::new(key.into(), revision, bytes.into(), |_| Vec::new()).unwrap())
+        let object = serde_json::json!({"metadata": {"name": "x"}});
+        let bytes = crate::cache::encode(&object).into();
+        Arc::new(Cached::with_tree(key.into(), revision, bytes, &object).unwrap())
     }
 
     fn keys(snapshot: &Snapshot) -> Vec<(String, Revision)> {

@@ -36,9 +36,7 @@ pub(crate) async fn answer(core: &Arc<Core>, request: &Parts, query: &Query) -> 
             body::full(core.metrics.render(&core.cache)),
         )),
         "" => Ok(respond::value(StatusCode::OK, &paths(core), Encoding::Json)),
-        "/.well-known/openid-configuration" => {
-            Ok(openid::configuration(&core.config.service_account.issuer))
-        }
+        "/.well-known/openid-configuration" => Ok(openid::configuration(&core.config.service_account.issuer)),
         "/openid/v1/jwks" => Ok(openid::keys(&core.tokens)),
         _ if health::is_health(path) => health::answer(core, path, query).await,
         _ if path.starts_with("/openapi/") => OpenApi::answer(core, request, path, query).await,
@@ -125,7 +123,8 @@ fn paths(core: &Core) -> Value {
         "/livez",
         "/metrics",
         "/openapi/v2",
-        "/openapi/v3", "/openid/v1/jwks",
+        "/openapi/v3",
+        "/openid/v1/jwks",
         "/readyz",
         "/version",
     ]

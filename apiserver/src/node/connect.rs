@@ -224,12 +224,6 @@ fn pod_stream(
     let pod = pod(core, target, &target.name)?;
     let node = pod.get("spec").map_or("", |s| s.text("nodeName"));
     if node.is_empty() {
-        if kind == Connect::Log && pod.pointer("/status/phase").and_then(Value::as_str) != Some("Running") {
-            // Nothing has been written yet; upstream answers an empty log by way of this error.
-            return Err(
-                ApiError::bad_request(format!("pod {} does not have a host assigned", target.name)).into()
-            );
-        }
         return Err(
             ApiError::bad_request(format!("pod {} does not have a host assigned", target.name)).into()
         );

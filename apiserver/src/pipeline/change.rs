@@ -1,6 +1,7 @@
 //! Create, update, all patches and apply: one way from what the client sent to what is stored.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{ApiError, FieldError, WriteContext};
 use schema::apply::{self, ApplyError, Writer};
@@ -20,6 +21,8 @@ use crate::http::respond::Failure;
 
 /// How often a write that lost against another is tried again.
 const ATTEMPTS: usize = 16;
+/// How long an event is kept after its last change.
+const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// A change that the server makes by itself: from the stored object to the new one.
 pub(crate) type Edit = dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync;
@@ -210,8 +213,8 @@ impl Core {
         let key = target.key(api::object::namespace(&new), api::object::name(&new));
         let removes = current.is_some() && delete::is_finished(&target.row, &new);
         let encoded = bytes::Bytes::from(encoded);
-        let action =
-            if removes { Action::Delete } else { Action::Put { value: encoded.clone(), time_to_live: None } };
+        let put = Action::Put { value: encoded.clone(), time_to_live: time_to_live(&target.row) };
+        let action = if removes { Action::Delete } else { put };
         let precondition =
             current.map_or(Precondition::Absent, |object| Precondition::ModRevision(object.revision));
         let mut transaction = vec![Write { key: key.clone(), precondition, action }];
@@ -232,11 +235,7 @@ impl Core {
                     let own = *lost_key == *key;
                     let entry = entry.filter(|_| own);
                     let now = match entry {
-                        Some(entry) => {
-                            Cached::new(entry.key, entry.mod_revision, entry.value, |_| Vec::new())
-                                .ok()
-                                .map(Arc::new)
-                        }
+                        Some(entry) => Cached::read(&entry, None).ok().map(Arc::new),
                         None if own => None,
                         None => {
                             // Somebody else got what was to be allocated; the next attempt has to see that.
@@ -253,10 +252,15 @@ impl Core {
                 Err(error) => return Err(commit::failure(&error)),
             }
         };
-        let object = Cached::with_tree(key, revision, encoded, &new, Vec::new())
+        let object = Cached::with_tree(key, revision, encoded, &new)
             .map_err(|error| ApiError::internal(error.to_string()))?;
         Ok(Attempt::Done(Written { object: Arc::new(object), created: current.is_none() }))
     }
+}
+
+/// Events are news: as upstream, they are forgotten after an hour.
+fn time_to_live(row: &api::Row) -> Option<Duration> {
+    (row.kind == "Event" && row.custom.is_none()).then_some(EVENT_LIFETIME)
 }
 
 /// A create whose name was taken: a generated name is tried again, any other is the client's to choose.

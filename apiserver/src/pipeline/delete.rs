@@ -98,15 +98,14 @@ impl Core {
             match self.store.commit(transaction).await {
                 Ok(committed) => committed.revision,
                 Err(StoreError::Conflict { current: entry, .. }) => {
-                    let now =
-                        entry.and_then(|e| Cached::new(e.key, e.mod_revision, e.value, |_| Vec::new()).ok());
+                    let now = entry.and_then(|e| Cached::read(&e, None).ok());
                     return Ok(Err(now.map(Arc::new)));
                 }
                 Err(error) => return Err(commit::failure(&error)),
             }
         };
         let Some((new, encoded)) = marked else { return Ok(Ok(Deleted::Gone(current.clone()))) };
-        let object = Cached::with_tree(current.key.clone(), revision, encoded, new, Vec::new())
+        let object = Cached::with_tree(current.key.clone(), revision, encoded, new)
             .map_err(|error| ApiError::internal(error.to_string()))?;
         Ok(Ok(Deleted::Pending(Arc::new(object))))
     }

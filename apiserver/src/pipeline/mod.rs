@@ -8,7 +8,7 @@
 //!
 //! From patch to store it retries as a whole when the object has changed meanwhile.
 //!
-//! Not yet: audit writes nothing (its place is marked), flow control is one limit for all mutating requests.
+//! Not yet: audit is a line of the debug log, flow control is one limit for all writes and one for all lists.
 
 mod call;
 mod change;
@@ -22,10 +22,12 @@ mod read;
 mod system_fields;
 mod watch;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use api::{ApiError, Reason, ResourceTable};
+use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use parking_lot::RwLock;
@@ -92,9 +94,16 @@ impl Core {
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let is_head = request.method() == http::Method::HEAD;
         let in_flight = self.metrics.begin(&info);
-        let response = match self.answer(request, &info, query).await {
-            Ok(response) => response,
-            Err(failure) => failure.into_response(Encoding::Json),
+        // A fault in one request is that request's alone: others share its connection.
+        let response = match AssertUnwindSafe(self.answer(request, &info, query)).catch_unwind().await {
+            Ok(Ok(response)) => response,
+            Ok(Err(failure)) => failure.into_response(Encoding::Json),
+            Err(_) => {
+                tracing::error!(verb = info.verb, path = info.path, "a request panicked");
+                let error =
+                    ApiError::internal("This request caused the API server to panic; please see its log");
+                Failure::from(error).into_response(Encoding::Json)
+            }
         };
         in_flight.end(&info, response.status().as_u16(), started.elapsed());
         if is_head { response.map(|_| body::empty()) } else { response }
@@ -112,6 +121,7 @@ impl Core {
             Some(wanted) => wanted,
             None => user,
         };
+        tracing::debug!(user = user.name, verb = info.verb, path = info.path, "request");
         let _permit = self.flow.admit(info).await?;
         if !is_public(info) {
             self.authorizers.require(&Attributes { user: &user, info }).await?;
@@ -147,6 +157,9 @@ impl Core {
         let form = negotiate(request.headers(), &query)?;
         let (parts, content) = request.into_parts();
         let call = Call::new(info.clone(), query, parts.headers, user, form);
+        if let Some(warning) = deprecation(&target) {
+            call.warn(warning);
+        }
         let outcome = self.dispatch(&call, &target, content).await;
         let mut response = match outcome {
             Ok(response) => response,
@@ -167,6 +180,12 @@ impl Core {
         }
         Err(method_not_allowed())
     }
+}
+
+/// What a definition says of a version that is on its way out.
+fn deprecation(target: &Target) -> Option<&str> {
+    let custom = target.row.custom.as_ref()?;
+    custom.versions.get(&target.version.version)?.deprecation_warning.as_deref()
 }
 
 /// What anybody may ask, as upstream's `system:public-info-viewer` has it.

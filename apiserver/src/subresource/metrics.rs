@@ -105,7 +105,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &Call, target: &Target) -> Re
 
 fn cached(target: &Target, object: &Value) -> Option<Cached> {
     let key = key_of(&target.row_name, api::object::namespace(object), api::object::name(object));
-    Cached::with_tree(key.into(), 0, encode(object).into(), object, Vec::new()).ok()
+    Cached::with_tree(key.into(), 0, encode(object).into(), object).ok()
 }
 
 async fn nodes(core: &Arc<Core>, target: &Target) -> Vec<Value> {
