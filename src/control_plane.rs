@@ -86,8 +86,9 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
     match settings.store {
         StoreKind::Embedded => {
             let directory: PathBuf = settings.data_dir.join("store");
-            let store = store::embedded::EmbeddedStore::open(store::embedded::EmbeddedOptions::new(&directory))
-                .with_context(|| format!("cannot open the store in {}", directory.display()))?;
+            let store =
+                store::embedded::EmbeddedStore::open(store::embedded::EmbeddedOptions::new(&directory))
+                    .with_context(|| format!("cannot open the store in {}", directory.display()))?;
             Ok(Arc::new(store))
         }
         StoreKind::Etcd => {
@@ -127,7 +128,10 @@ fn server_config(settings: &Settings, pki: &ClusterPki) -> anyhow::Result<apiser
 }
 
 /// The controllers' settings. Without an authority nothing is signed and no root certificate is published.
-pub fn controller_config(settings: &Settings, authority: Option<CertificateAndKey>) -> controller_manager::Config {
+pub fn controller_config(
+    settings: &Settings,
+    authority: Option<CertificateAndKey>,
+) -> controller_manager::Config {
     controller_manager::Config {
         cluster_cidr: Some(settings.pod_cidr.to_string()),
         service_cidr: Some(settings.service_cidr.to_string()),

@@ -20,14 +20,20 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(20);
 pub fn down(options: &DownOptions) -> anyhow::Result<()> {
     let settings = Settings::resolve(&options.common)?;
     stop(&settings)?;
-    println!("gantry is down. The data stays in {}; `gantry up` brings everything back.", settings.data_dir.display());
+    println!(
+        "gantry is down. The data stays in {}; `gantry up` brings everything back.",
+        settings.data_dir.display()
+    );
     Ok(())
 }
 
 pub fn uninstall(options: &UninstallOptions) -> anyhow::Result<()> {
     let settings = Settings::resolve(&options.common)?;
     if !options.yes {
-        print!("This removes the cluster's data in {} for good. Type yes to go on: ", settings.data_dir.display());
+        print!(
+            "This removes the cluster's data in {} for good. Type yes to go on: ",
+            settings.data_dir.display()
+        );
         std::io::stdout().flush()?;
         let mut answer = String::new();
         std::io::stdin().read_line(&mut answer)?;
@@ -62,7 +68,10 @@ fn stop(settings: &Settings) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    bail!("something stayed behind:\n  - {}\nrun the command again, or remove it by hand", problems.join("\n  - "))
+    bail!(
+        "something stayed behind:\n  - {}\nrun the command again, or remove it by hand",
+        problems.join("\n  - ")
+    )
 }
 
 fn stop_process(settings: &Settings) -> anyhow::Result<()> {

@@ -21,8 +21,9 @@ pub fn node_user(node_name: &str) -> String {
 pub async fn client_of_kubeconfig(path: &Path) -> anyhow::Result<Client> {
     let wrong = || format!("cannot use the kubeconfig {}", path.display());
     let kubeconfig = Kubeconfig::read_from(path).with_context(wrong)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.with_context(wrong)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(wrong)?;
     Client::try_from(config).with_context(wrong)
 }
 
@@ -46,10 +47,13 @@ pub fn client_of_token(server: &str, authority_pem: &str, token: &str) -> anyhow
 }
 
 fn remote_config(server: &str, authority_pem: &str) -> anyhow::Result<kube::Config> {
-    let url = server.parse().with_context(|| format!("--server {server} is not a URL such as https://host:6443"))?;
+    let url = server
+        .parse()
+        .with_context(|| format!("--server {server} is not a URL such as https://host:6443"))?;
     let mut config = kube::Config::new(url);
-    let certificates: Result<Vec<_>, _> =
-        x509_parser::pem::Pem::iter_from_buffer(authority_pem.as_bytes()).map(|pem| pem.map(|pem| pem.contents)).collect();
+    let certificates: Result<Vec<_>, _> = x509_parser::pem::Pem::iter_from_buffer(authority_pem.as_bytes())
+        .map(|pem| pem.map(|pem| pem.contents))
+        .collect();
     config.root_cert = Some(certificates.context("the cluster's authority is not a PEM certificate")?);
     Ok(config)
 }

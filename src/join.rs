@@ -54,9 +54,12 @@ pub async fn ensure_membership(
             store.store_authority(&met)?;
             met
         }
-        (None, None) => bail!("the first start needs --token; make one with `gantry token create` on the server"),
+        (None, None) => {
+            bail!("the first start needs --token; make one with `gantry token create` on the server")
+        }
     };
-    let client_leaf = Leaf::client(&identities::node_user(&settings.node_name), Some(identities::NODES_GROUP));
+    let client_leaf =
+        Leaf::client(&identities::node_user(&settings.node_name), Some(identities::NODES_GROUP));
     let client_pair = match store.load("kubelet-client", &client_leaf, now)? {
         Some(pair) => pair,
         None => {
@@ -105,8 +108,9 @@ fn requester(
 
 /// Shakes hands with the server until it shows the authority that the token names.
 async fn meet_authority(server: &str, token: &JoinToken) -> anyhow::Result<String> {
-    let url: http::Uri =
-        server.parse().with_context(|| format!("--server {server} is not a URL such as https://host:6443"))?;
+    let url: http::Uri = server
+        .parse()
+        .with_context(|| format!("--server {server} is not a URL such as https://host:6443"))?;
     let host = url.host().with_context(|| format!("--server {server} names no host"))?;
     let port = url.port_u16().unwrap_or(6443);
     let name = rustls::pki_types::ServerName::try_from(host.trim_matches(['[', ']']).to_string())
@@ -133,7 +137,11 @@ async fn meet_authority(server: &str, token: &JoinToken) -> anyhow::Result<Strin
 }
 
 /// Asks for a certificate and waits until it is signed.
-async fn request_certificate(client: &Client, leaf: &Leaf, signer: &str) -> anyhow::Result<CertificateAndKey> {
+async fn request_certificate(
+    client: &Client,
+    leaf: &Leaf,
+    signer: &str,
+) -> anyhow::Result<CertificateAndKey> {
     let request = pki::certificate_request(leaf, Timestamp::now())?;
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
     let usage = match leaf.usage {
@@ -156,16 +164,14 @@ async fn request_certificate(client: &Client, leaf: &Leaf, signer: &str) -> anyh
         .with_context(|| format!("the server refused the request for a certificate ({signer})"))?;
     let name = made.metadata.name.context("the certificate request has no name")?;
     info!(request = %name, signer, "asked for a certificate");
-    let signed = tokio::time::timeout(SIGNING_TIME_MAX, wait_until_signed(requests, &name))
-        .await
-        .with_context(|| format!("certificate request {name} was not signed in time; is the controller manager up?"))??;
+    let signed =
+        tokio::time::timeout(SIGNING_TIME_MAX, wait_until_signed(requests, &name)).await.with_context(
+            || format!("certificate request {name} was not signed in time; is the controller manager up?"),
+        )??;
     Ok(CertificateAndKey { certificate_pem: signed, key_pem: request.key_pem })
 }
 
-async fn wait_until_signed(
-    requests: Api<CertificateSigningRequest>,
-    name: &str,
-) -> anyhow::Result<String> {
+async fn wait_until_signed(requests: Api<CertificateSigningRequest>, name: &str) -> anyhow::Result<String> {
     let only_this = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let events = watcher(requests, only_this).default_backoff().applied_objects();
     pin_mut!(events);

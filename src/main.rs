@@ -6,6 +6,7 @@ mod agent;
 mod cli;
 mod control_plane;
 mod down;
+mod embedded_runtime;
 mod identities;
 mod join;
 mod node;
@@ -33,7 +34,9 @@ fn main() -> ExitCode {
     // These two run before anything else is set up: the shim must stay single-threaded and tiny, and a CNI plugin
     // speaks through standard output alone.
     if arguments.get(1).is_some_and(|first| first == "shim") {
-        return ExitCode::FAILURE;
+        let words: Vec<String> =
+            arguments.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
+        runtime::shim::main(&words);
     }
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         eprintln!("gantry: another TLS provider was installed first");
@@ -63,7 +66,9 @@ fn called_as(arguments: &[OsString]) -> &str {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
-        Command::Server(options) => on_workers(&options.common, |settings| server::run(settings, options.no_agent)),
+        Command::Server(options) => {
+            on_workers(&options.common, |settings| server::run(settings, options.no_agent))
+        }
         Command::Up(options) => up::run(options),
         Command::Agent(options) => {
             on_workers(&options.common, |settings| agent::run(settings, options.server, options.token))
@@ -74,7 +79,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Role(role) => on_workers(role.common(), |settings| roles::run(role.clone(), settings)),
         Command::Ctl => unreachable_ctl(),
         Command::Version => {
-            println!("gantry {} (Kubernetes API {})", env!("CARGO_PKG_VERSION"), settings::KUBERNETES_VERSION);
+            println!(
+                "gantry {} (Kubernetes API {})",
+                env!("CARGO_PKG_VERSION"),
+                settings::KUBERNETES_VERSION
+            );
             Ok(())
         }
     }

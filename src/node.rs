@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use network::{Cidr, NodeNetwork};
 use pki::CertificateAndKey;
 
+use crate::embedded_runtime::{self, Archives};
 use crate::roles::Parts;
 use crate::settings::{CLUSTER_DOMAIN, KUBERNETES_VERSION, Settings};
 
@@ -33,13 +34,8 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
     let ip = node_ipv4(settings)?;
     let pods = cidr(&settings.pod_cidr)?;
     let services = cidr(&settings.service_cidr)?;
-    let mut config = network::Config::new(
-        &settings.instance,
-        &settings.node_name,
-        ip,
-        settings.data_dir.clone(),
-        pods,
-    );
+    let mut config =
+        network::Config::new(&settings.instance, &settings.node_name, ip, settings.data_dir.clone(), pods);
     config.service_cidr = Some(services);
     let network = NodeNetwork::start(config, access.kubelet.clone(), parts.shutdown())
         .await
@@ -49,9 +45,13 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
             install_cni_plugin(settings)?;
             endpoint.clone()
         }
-        None => bail!("no runtime yet {}", network.ready()),
+        None => embedded_runtime::endpoint(settings)?,
     };
-    let kubelet = kubelet_config(settings, &access, endpoint)?;
+    let mut kubelet = kubelet_config(settings, &access, endpoint)?;
+    if settings.runtime_endpoint.is_none() {
+        let runtime = Arc::new(embedded_runtime::start(settings, network, parts.shutdown()).await?);
+        kubelet.image_loader = Some(Arc::new(Archives(runtime)));
+    }
     parts.start("kubelet", kubelet::run(kubelet, access.kubelet, parts.shutdown()));
     let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, ip);
     proxy.cluster_cidr = Some(pods);
@@ -118,14 +118,26 @@ pub fn pod_log_dir(settings: &Settings) -> PathBuf {
 }
 
 /// Ends every pod of this instance and takes away what it had: processes, mounts, namespaces, control groups.
-pub fn destroy_pods(_settings: &Settings) -> anyhow::Result<()> {
-    Ok(())
+pub fn destroy_pods(settings: &Settings) -> anyhow::Result<()> {
+    if settings.runtime_endpoint.is_none() {
+        let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        workers.block_on(embedded_runtime::destroy_pods(settings))?;
+    }
+    // The pods are gone, and so is their claim to addresses.
+    match std::fs::remove_dir_all(settings.data_dir.join("network/leases")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("cannot remove the address leases")
+        }
+        _ => Ok(()),
+    }
 }
 
 fn node_ipv4(settings: &Settings) -> anyhow::Result<Ipv4Addr> {
     match settings.node_ip {
         IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(address) => bail!("--node-ip {address}: IPv6 nodes are not supported yet; give an IPv4 address"),
+        IpAddr::V6(address) => {
+            bail!("--node-ip {address}: IPv6 nodes are not supported yet; give an IPv4 address")
+        }
     }
 }
 

@@ -123,13 +123,16 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
             let pki = pki::NodePki::new(settings.pki_dir());
             let (certificate, key) = pki.paths("ca");
             let read = |path: &std::path::Path| {
-                std::fs::read_to_string(path).with_context(|| format!("the controllers sign with {}", path.display()))
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("the controllers sign with {}", path.display()))
             };
             let authority = CertificateAndKey { certificate_pem: read(&certificate)?, key_pem: read(&key)? };
             parts.controller_manager(&settings, authority, client);
         }
         Role::Kubelet(_) | Role::KubeProxy(_) => {
-            bail!("this role alone is not there yet; run `gantry agent`, which holds it (API {KUBERNETES_VERSION})")
+            bail!(
+                "this role alone is not there yet; run `gantry agent`, which holds it (API {KUBERNETES_VERSION})"
+            )
         }
     }
     parts.run_until(stop_signal()).await

@@ -58,7 +58,8 @@ fn local_access(settings: &Settings, control_plane: &ControlPlane) -> anyhow::Re
         }
     };
     Ok(NodeAccess {
-        kubelet: control_plane.client(&identities::node_user(&settings.node_name), &[identities::NODES_GROUP]),
+        kubelet: control_plane
+            .client(&identities::node_user(&settings.node_name), &[identities::NODES_GROUP]),
         proxy: control_plane.client(identities::PROXY, &[]),
         dns: control_plane.client(identities::DNS, &[]),
         authority_pem: control_plane.pki.authority.certificate_pem().to_string(),

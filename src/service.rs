@@ -39,7 +39,11 @@ impl Started {
 /// Starts `gantry <arguments>` so that it outlives this process.
 pub fn start(settings: &Settings, arguments: &[String]) -> anyhow::Result<Started> {
     let program = std::env::current_exe().context("cannot tell where the gantry binary is")?;
-    if systemd_runs() { start_unit(settings, &program, arguments) } else { start_detached(settings, &program, arguments) }
+    if systemd_runs() {
+        start_unit(settings, &program, arguments)
+    } else {
+        start_detached(settings, &program, arguments)
+    }
 }
 
 /// Where a detached process writes its log.
@@ -72,7 +76,8 @@ fn unit_path(settings: &Settings) -> PathBuf {
 }
 
 fn start_unit(settings: &Settings, program: &Path, arguments: &[String]) -> anyhow::Result<Started> {
-    let quoted: Vec<String> = arguments.iter().map(|argument| format!("\"{}\"", argument.replace('%', "%%"))).collect();
+    let quoted: Vec<String> =
+        arguments.iter().map(|argument| format!("\"{}\"", argument.replace('%', "%%"))).collect();
     // KillMode=process: stopping the service leaves the pods' shims, and so the containers, running.
     let unit = format!(
         "[Unit]\nDescription=Gantry\nWants=network-online.target\nAfter=network-online.target\n\n\

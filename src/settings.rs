@@ -90,17 +90,16 @@ impl Settings {
             };
         }
         let data_dir = pick!(data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        let data_dir = std::path::absolute(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
+        let data_dir =
+            std::path::absolute(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
         let pod_cidr = Ipv4Range::parse("pod-cidr", &pick!(pod_cidr).unwrap_or("10.244.0.0/16".into()))?;
-        let service_cidr = Ipv4Range::parse("service-cidr", &pick!(service_cidr).unwrap_or("10.96.0.0/16".into()))?;
+        let service_cidr =
+            Ipv4Range::parse("service-cidr", &pick!(service_cidr).unwrap_or("10.96.0.0/16".into()))?;
         ensure!(
             !pod_cidr.overlaps(&service_cidr),
             "--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap; choose two ranges apart"
         );
-        ensure!(
-            pod_cidr.prefix <= 24,
-            "--pod-cidr {pod_cidr} is too small: every node takes a /24 of it"
-        );
+        ensure!(pod_cidr.prefix <= 24, "--pod-cidr {pod_cidr} is too small: every node takes a /24 of it");
         let store = pick!(store).unwrap_or(StoreKind::Embedded);
         let etcd_endpoints = pick!(etcd_endpoints).unwrap_or_default();
         if store == StoreKind::Etcd && etcd_endpoints.is_empty() {
@@ -172,7 +171,8 @@ impl Settings {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<CommonOptions> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read --config {}", path.display()))?;
     serde_saphyr::from_str(&text).map_err(|error| anyhow::anyhow!("--config {}: {error}", path.display()))
 }
 

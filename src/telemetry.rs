@@ -5,7 +5,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Starts logging; `level` is a level or a list such as `info,kubelet=debug`.
 pub fn start(level: &str) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| format!("--log-level {level} is not understood"))?;
+    let filter =
+        EnvFilter::try_new(level).with_context(|| format!("--log-level {level} is not understood"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

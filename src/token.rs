@@ -20,8 +20,11 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
         TokenAction::Create { hours } => {
             let token = workers.block_on(create(&settings, hours))?;
             println!("{token}");
-            let server = format!("https://{}", std::net::SocketAddr::new(settings.node_ip, settings.secure_port));
-            eprintln!("\nOn the machine that is to join, within {hours} h:\n  gantry agent --server {server} --token {token}");
+            let server =
+                format!("https://{}", std::net::SocketAddr::new(settings.node_ip, settings.secure_port));
+            eprintln!(
+                "\nOn the machine that is to join, within {hours} h:\n  gantry agent --server {server} --token {token}"
+            );
             Ok(())
         }
     }
@@ -29,8 +32,9 @@ pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
 
 async fn create(settings: &Settings, hours: u32) -> anyhow::Result<JoinToken> {
     let authority = settings.pki_dir().join("ca.crt");
-    let authority_pem = std::fs::read_to_string(&authority)
-        .with_context(|| format!("cannot read {}; is this the server, and was it started?", authority.display()))?;
+    let authority_pem = std::fs::read_to_string(&authority).with_context(|| {
+        format!("cannot read {}; is this the server, and was it started?", authority.display())
+    })?;
     let bootstrap = BootstrapToken::generate();
     let expiration = Timestamp::now()
         .checked_add(SignedDuration::from_hours(i64::from(hours)))
@@ -44,7 +48,10 @@ async fn create(settings: &Settings, hours: u32) -> anyhow::Result<JoinToken> {
         ("auth-extra-groups", "system:bootstrappers:gantry:agents".to_string()),
     ];
     let secret = Secret {
-        metadata: ObjectMeta { name: Some(format!("bootstrap-token-{}", bootstrap.id)), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(format!("bootstrap-token-{}", bootstrap.id)),
+            ..Default::default()
+        },
         type_: Some("bootstrap.kubernetes.io/token".to_string()),
         string_data: Some(BTreeMap::from(values.map(|(key, value)| (key.to_string(), value)))),
         ..Default::default()

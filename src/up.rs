@@ -37,7 +37,11 @@ pub fn run(options: UpOptions) -> anyhow::Result<()> {
     let workers = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     workers.block_on(wait_until_ready(&settings, &mut started, deadline, options.server.no_agent))?;
     if options.server.no_agent {
-        step(&format!("the API server answers at {} ({:.1} s)", settings.local_url(), begun.elapsed().as_secs_f32()));
+        step(&format!(
+            "the API server answers at {} ({:.1} s)",
+            settings.local_url(),
+            begun.elapsed().as_secs_f32()
+        ));
     } else {
         step(&format!("node {} is Ready ({:.1} s)", settings.node_name, begun.elapsed().as_secs_f32()));
     }
