@@ -29,7 +29,10 @@ use crate::objects::Objects;
 use crate::pipeline::{Core, Flow};
 use crate::tls::{self, ServingCertificate, TlsError};
 
-/// How long a client may take to shake hands, and to send the head of a request.
+/// How long a client may take to send the head of a request; it counts between two requests of one connection too, so it
+/// is longer than clients keep idle connections (90 s): none is reused just as it is closed here.
+const IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long a client may take to shake hands.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// Why a server cannot be built or run.
@@ -200,7 +203,7 @@ impl Server {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_MAX).half_close(true);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).half_close(true);
         builder
             .http2()
             .timer(TokioTimer::new())
