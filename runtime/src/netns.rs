@@ -63,15 +63,6 @@ pub(crate) async fn connect(netns: &Path, address: SocketAddr) -> io::Result<tok
     socket.await.map_err(io::Error::other)??.connect(address).await
 }
 
-/// Reads a file of `/proc` as seen from inside a namespace.
-pub(crate) fn read_proc(netns: &Path, file: &'static str) -> io::Result<String> {
-    let netns = fs::File::open(netns)?;
-    on_thread(move || {
-        setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        fs::read_to_string(Path::new("/proc/thread-self").join(file))
-    })
-}
-
 /// Runs something that changes what the thread is part of on a thread that ends with it.
 fn on_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     let thread = std::thread::Builder::new().name("netns".into()).stack_size(256 * 1024).spawn(work)?;

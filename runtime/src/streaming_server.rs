@@ -208,8 +208,10 @@ async fn exec(
             let _input = copy_in_background(session.stdin.take(), process.stdin.take());
             let (out, err) = (process.stdout.take(), process.stderr.take());
             let (to_out, to_err) = (session.stdout.take(), session.stderr.take());
-            let output = async { tokio::join!(copy(out, to_out), copy(err, to_err)) };
-            run_to_end(&process, async { drop(output.await) }, &session).await
+            let output = async {
+                tokio::join!(copy(out, to_out), copy(err, to_err));
+            };
+            run_to_end(&process, output, &session).await
         }
         Err(error) => Err(Error::Io("using the terminal".into(), error)),
     };

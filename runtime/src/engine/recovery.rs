@@ -19,11 +19,7 @@ use crate::{
     mounts, netns,
     network::PodNetwork,
     record::{ContainerEntry, ContainerRecord, Phase, Sandbox, SandboxRecord},
-    shim::{
-        EXIT_FILE,
-        protocol::{Exit, Reply, Request},
-    },
-    shim_client::Connection,
+    shim::{EXIT_FILE, protocol::Exit},
     time,
 };
 
@@ -115,17 +111,10 @@ impl Engine {
     /// Connects to the shim of a sandbox; without one, its containers have ended.
     async fn take_over(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
         if !sandbox.record.read().stopped {
-            // Asked here, before anybody looks: what runs must never be shown as unknown.
-            let greeting =
-                async { Connection::open(&sandbox.directory)?.ask(&Request::Subscribe, &[]).await };
-            match greeting.await {
-                Ok((Reply::Containers { pause_pid, containers }, _)) => {
-                    self.greeted(sandbox, pause_pid, containers);
-                    if self.watch_shim(sandbox).is_err() {
-                        self.shim_ended(sandbox).await;
-                    }
-                }
-                _ => self.shim_ended(sandbox).await,
+            // Before anybody looks: what runs must never be shown as unknown.
+            if let Err(error) = self.watch_shim(sandbox).await {
+                tracing::info!(sandbox = sandbox.id, %error, "no shim to take over");
+                self.shim_ended(sandbox).await;
             }
         }
         for entry in self.containers_of(&sandbox.id) {

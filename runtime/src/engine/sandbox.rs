@@ -61,7 +61,11 @@ impl Engine {
             move || prepare_files(&directory, &record, host_ipc)
         })
         .await?;
-        if let Err(error) = self.bring_up(&sandbox, &mut record).await {
+        let brought_up = match self.bring_up(&sandbox, &mut record).await {
+            Ok(()) => self.watch_shim(&sandbox).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = brought_up {
             // The error that matters is the first one; what cannot be undone now is undone at the next start.
             if let Err(error) = self.tear_down(&sandbox).await {
                 tracing::warn!(sandbox = id, %error, "cleaning up after a sandbox that did not start");
@@ -71,7 +75,6 @@ impl Engine {
             return Err(error);
         }
         self.sandboxes.write().insert(id.clone(), Arc::clone(&sandbox));
-        self.watch_shim(&sandbox)?;
         self.announce(&id, &sandbox, ContainerEventType::ContainerCreatedEvent);
         self.announce(&id, &sandbox, ContainerEventType::ContainerStartedEvent);
         Ok(id)

@@ -17,9 +17,14 @@ use crate::{
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Starts watching the shim of a sandbox in a task of its own. Fails when there is no shim.
-    pub(super) fn watch_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+    /// Learns what a shim knows, and then follows it in a task of its own. Fails when there is no shim.
+    pub(super) async fn watch_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         let connection = Connection::open(&sandbox.directory)?;
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, connection.ask(&Request::Subscribe, &[])).await;
+        let greeting = greeting.map_err(|_| Error::Internal("the shim does not answer".into()))?;
+        if let (Reply::Containers { pause_pid, containers }, _) = greeting? {
+            self.greeted(sandbox, pause_pid, containers);
+        }
         let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
         tokio::spawn(async move {
             let shutdown = engine.shutdown.clone();
@@ -32,27 +37,18 @@ impl Engine {
     }
 
     async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>, connection: Connection) {
-        let greeting = tokio::time::timeout(GREETING_TIMEOUT, connection.ask(&Request::Subscribe, &[])).await;
-        if let Ok(Ok((Reply::Containers { pause_pid, containers }, _))) = greeting {
-            self.greeted(sandbox, pause_pid, containers);
-            while let Ok((reply, _)) = connection.receive().await {
-                if let Reply::Exited { container, exit } = reply
-                    && let Ok(entry) = self.container(&container)
-                {
-                    self.exited(sandbox, &entry, exit);
-                }
+        while let Ok((reply, _)) = connection.receive().await {
+            if let Reply::Exited { container, exit } = reply
+                && let Ok(entry) = self.container(&container)
+            {
+                self.exited(sandbox, &entry, exit);
             }
         }
         self.shim_ended(sandbox).await;
     }
 
     /// Brings what we know in line with what the shim knows.
-    pub(super) fn greeted(
-        &self,
-        sandbox: &Arc<Sandbox>,
-        pause_pid: Option<i32>,
-        containers: Vec<ContainerState>,
-    ) {
+    fn greeted(&self, sandbox: &Arc<Sandbox>, pause_pid: Option<i32>, containers: Vec<ContainerState>) {
         *sandbox.pause_pid.write() = pause_pid;
         for state in containers {
             let Ok(entry) = self.container(&state.id) else { continue };

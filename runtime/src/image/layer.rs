@@ -71,7 +71,7 @@ impl Unpacker<'_> {
         let components = clean(path)?;
         let Some((name, parents)) = components.split_last() else {
             // The root itself: its owner and mode count, its name does not.
-            return self.set_metadata(entry, &self.target.to_owned(), true);
+            return self.set_metadata(entry, self.target, true);
         };
         let parent = self.directory(parents)?;
         if name.as_bytes() == OPAQUE_MARKER {

@@ -191,6 +191,12 @@ async fn fetch(
 }
 
 fn client(host: &str, registry: &Registry) -> Result<Client, ImageError> {
+    // The client takes the process's cryptography, which may not have been chosen yet.
+    if rustls::crypto::CryptoProvider::get_default().is_none()
+        && rustls::crypto::ring::default_provider().install_default().is_err()
+    {
+        tracing::trace!("cryptography was chosen meanwhile");
+    }
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let is_loopback = name == "localhost"
         || name

@@ -171,12 +171,9 @@ impl Server {
 
     fn serve(&mut self) {
         for index in 0..self.connections.len() {
-            loop {
-                let Some(connection) =
-                    self.connections.get_mut(index).filter(|connection| !connection.closed)
-                else {
-                    break;
-                };
+            while let Some(connection) =
+                self.connections.get_mut(index).filter(|connection| !connection.closed)
+            {
                 match protocol::receive::<Request>(connection.socket.as_fd()) {
                     Ok(Some((request, descriptors))) => self.answer(index, request, descriptors),
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,

@@ -27,9 +27,9 @@ pub(super) fn build(wanted: &[Device], privileged: bool) -> Result<(Value, Value
             .map_err(|error| SpecError::Io(format!("device {}", device.host_path), error))?;
         rules.push(json!({
             "allow": true,
-            "type": found["type"],
-            "major": found["major"],
-            "minor": found["minor"],
+            "type": found.get("type"),
+            "major": found.get("major"),
+            "minor": found.get("minor"),
             "access": if device.permissions.is_empty() { "rwm" } else { device.permissions.as_str() },
         }));
         devices.push(found);

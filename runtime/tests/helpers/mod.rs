@@ -1,5 +1,7 @@
 //! A runtime of its own for each test: own directories, own names on the host, everything removed at the end.
 
+#![allow(dead_code)] // Each test uses a part of it.
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_cri::v1::{
@@ -249,7 +251,6 @@ pub fn shell(script: &str) -> ContainerConfig {
 }
 
 /// What an extra member of the image's layer is.
-#[allow(dead_code)]
 pub enum Member<'a> {
     File(&'a str),
     Link(&'a str),
