@@ -1,5 +1,7 @@
 //! Informers against a scripted server: every request is answered by the next step of its script.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

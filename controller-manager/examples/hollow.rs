@@ -33,6 +33,7 @@ async fn main() -> Result<(), Failure> {
     let config = Config {
         root_ca_pem: ca.as_ref().map(|ca| ca.certificate_pem.clone()),
         signing_authority: ca,
+        leader_elect: std::env::var_os("LEADER_ELECT").is_some(),
         ..Config::default()
     };
     if hollow > 0 {

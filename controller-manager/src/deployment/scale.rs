@@ -20,22 +20,24 @@ pub(super) fn resize(rollout: &mut Rollout<'_>, set: &Arc<ReplicaSet>, size: i32
         return false;
     }
     let new = Arc::new(new);
-    // A set updated earlier in this plan is one write; so is a set created in it.
-    let mut pending = None;
+    // A set that this plan already creates, updates or scales is still one write: a second one would conflict with the first.
+    let mut merged = false;
     for action in &mut rollout.actions {
         match action {
-            Action::Update { old, new: planned } if planned.name_any() == new.name_any() => {
-                pending = Some(Action::Scale { old: old.clone(), new: new.clone() });
+            Action::Update { old, new: planned } | Action::Scale { old, new: planned }
+                if planned.name_any() == new.name_any() =>
+            {
                 *action = Action::Scale { old: old.clone(), new: new.clone() };
+                merged = true;
             }
             Action::Create(planned) if planned.name_any() == new.name_any() => {
                 **planned = new.as_ref().clone();
-                pending = Some(Action::Create(planned.clone()));
+                merged = true;
             }
             _ => {}
         }
     }
-    if pending.is_none() {
+    if !merged {
         rollout.actions.push(Action::Scale { old: set.clone(), new: new.clone() });
     }
     for known in rollout.old.iter_mut().chain(rollout.new.iter_mut()) {

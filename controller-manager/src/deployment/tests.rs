@@ -47,6 +47,19 @@ impl World {
             pods: Vec::new(),
         };
         let plan = decide(&snapshot, at(self.second));
+        let mut written: Vec<String> = plan
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Create(set) => Some(set.name_any()),
+                Action::Update { new, .. } | Action::Scale { new, .. } => Some(new.name_any()),
+                _ => None,
+            })
+            .collect();
+        written.sort();
+        let writes = written.len();
+        written.dedup();
+        assert_eq!(written.len(), writes, "a second write of one set would conflict with the first");
         let mut changed = false;
         for action in plan.actions {
             changed |= !matches!(action, Action::Status(_));
@@ -194,6 +207,20 @@ fn going_back_to_an_earlier_template_makes_it_the_newest_revision() {
     let mut images: Vec<_> = world.sets.iter().map(image_of).collect();
     images.sort();
     assert_eq!(images, ["v1", "v3"], "only one old revision is kept");
+}
+
+#[test]
+fn unavailable_old_pods_go_first_and_do_not_count_twice() {
+    let mut world = World::new(10, rolling("0%", "50%"));
+    world.settle(|_| {});
+    for set in &mut world.sets {
+        let status = set.status.as_mut().unwrap();
+        status.available_replicas = Some(7);
+        status.ready_replicas = Some(7);
+    }
+    world.set_image("v2");
+    world.reconcile();
+    assert_eq!(math::size(world.of_image("v1")), 5, "three that were down anyway, and two more");
 }
 
 #[test]

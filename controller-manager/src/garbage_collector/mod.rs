@@ -215,6 +215,11 @@ impl Collector {
                 owner.api_version, owner.kind
             )));
         };
+        let namespaced = self.kinds.find(group, &owner.kind).is_some_and(|kind| kind.namespaced);
+        if namespaced && namespace.is_empty() {
+            // A cluster-wide object cannot have an owner in a namespace; whatever was meant, it is no reason to delete.
+            return Ok(OwnerState::Solid);
+        }
         let live = match api.get_metadata_opt(&owner.name).await? {
             Some(live) if live.metadata.uid.as_deref() == Some(owner.uid.as_str()) => live.metadata,
             _ => return Ok(OwnerState::Absent),

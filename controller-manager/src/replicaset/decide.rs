@@ -162,4 +162,61 @@ mod tests {
         assert_eq!(status(&owner, &[], Some(&failure), at(2)), failed);
         assert_eq!(status(&owner, &[], None, at(3)).conditions, None);
     }
+
+    /// The number of pods never overshoots, whatever the order in which a lagging watch and reconciles take turns.
+    #[test]
+    fn a_lagging_cache_never_doubles_pods() {
+        use client::ObjectKey;
+        use client::expectations::Expectations;
+        use rand::{Rng, SeedableRng};
+
+        for seed in 0..200 {
+            let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+            let (expectations, key, now) =
+                (Expectations::new(), ObjectKey::new("a", "b"), tokio::time::Instant::now());
+            let (mut real, mut cached, mut made) = (Vec::<String>::new(), Vec::<String>::new(), 0);
+            let mut pending: std::collections::VecDeque<(bool, String)> = Default::default();
+            for step in 0..200 {
+                let wanted = if step < 100 { 7 } else { 3 };
+                if random.random_bool(0.5) {
+                    let Some((added, name)) = pending.pop_front() else { continue };
+                    if added {
+                        expectations.creation_observed(&key);
+                        cached.push(name);
+                    } else {
+                        expectations.deletion_observed(&key, &format!("uid-{name}"));
+                        cached.retain(|known| *known != name);
+                    }
+                    continue;
+                }
+                if !expectations.satisfied(&key, now) {
+                    continue;
+                }
+                let pods: Vec<Arc<Pod>> =
+                    cached.iter().map(|name| Arc::new(ready_pod(name, "n", at(0)))).collect();
+                match scaling(&pods, wanted, |_| 0, at(1)) {
+                    Scaling::Keep => {}
+                    Scaling::Create(count) => {
+                        expectations.expect_creations(&key, count, now);
+                        for _ in 0..count {
+                            made += 1;
+                            real.push(format!("p{made}"));
+                            pending.push_back((true, format!("p{made}")));
+                        }
+                    }
+                    Scaling::Delete(victims) => {
+                        let uids = victims.iter().map(|pod| pods::uid(pod).to_string());
+                        expectations.expect_deletions(&key, uids, now);
+                        for pod in &victims {
+                            real.retain(|known| known != pods::name(pod));
+                            pending.push_back((false, pods::name(pod).into()));
+                        }
+                    }
+                }
+                assert!(real.len() <= 7, "seed {seed}: {} pods", real.len());
+                assert!(step < 100 || real.len() >= 3, "seed {seed}: {} pods", real.len());
+            }
+            assert_eq!(real.len(), 3, "seed {seed}");
+        }
+    }
 }
