@@ -37,6 +37,7 @@ pub fn for_kind(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("", "Node") => Arc::new(core::Node),
         ("", "PersistentVolume") => Arc::new(core::PersistentVolume),
         ("", "PersistentVolumeClaim") => Arc::new(core::PersistentVolumeClaim),
+        ("", "PodTemplate") => Arc::new(core::PodTemplate),
         ("", "Pod") => Arc::new(pod::Pod),
         ("", "ReplicationController") => Arc::new(apps::ReplicationController),
         ("", "ResourceQuota") => Arc::new(core::ResourceQuota),

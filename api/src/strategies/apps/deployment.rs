@@ -14,6 +14,8 @@ use crate::{
     intstr,
 };
 
+const REVISION: &str = "deployment.kubernetes.io/revision";
+
 /// What is special about deployments.
 pub struct Deployment;
 
@@ -40,7 +42,12 @@ impl Strategy for Deployment {
     }
 
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
-        let annotations = |object: &Value| object.dig(&["metadata", "annotations"]).cloned();
+        // The controller's own mark is no wish of a user.
+        let annotations = |object: &Value| {
+            let mut all = object.dig(&["metadata", "annotations"]).cloned().unwrap_or(json!({}));
+            all.drop_field(REVISION);
+            all
+        };
         new.get("spec") != old.get("spec") || annotations(new) != annotations(old)
     }
 

@@ -63,7 +63,45 @@ pub fn of_spec(path: &Path, spec: &Value) -> Vec<String> {
             of_container(&mut warnings, &list_path.index(index), container);
         }
     }
+    of_ports(&mut warnings, path, spec);
     warnings
+}
+
+/// Ports that several containers, or one of them twice, say they have.
+fn of_ports(warnings: &mut Vec<String>, path: &Path, spec: &Value) {
+    let mut seen: Vec<(String, &Value)> = Vec::new();
+    for list in CONTAINER_LISTS {
+        let list_path = path.field(list);
+        for (index, container) in spec.items(list).iter().enumerate() {
+            let container_path = list_path.index(index);
+            let ports_path = container_path.field("ports");
+            for (index, port) in container.items("ports").iter().enumerate() {
+                let here = ports_path.index(index).to_string();
+                let same = |field: &str, other: &Value| other.get(field) == port.get(field);
+                for (there, other) in &seen {
+                    if same("containerPort", other) && same("protocol", other) {
+                        let kind = if same("hostPort", other) && same("hostIP", other) {
+                            "duplicate"
+                        } else if port.at("hostPort").is_none() || other.at("hostPort").is_none() {
+                            "overlapping"
+                        } else {
+                            continue;
+                        };
+                        warnings.push(format!("{here}: {kind} port definition with {there}"));
+                    }
+                }
+                let named = seen.iter().find(|(_, other)| same("name", other));
+                if let (false, Some((there, _))) = (port.text("name").is_empty(), named) {
+                    warnings.push(format!(
+                        "{here}: duplicate port name {} with {there}, services and probes that select ports by name \
+                         will use {there}",
+                        quoted(port.text("name"))
+                    ));
+                }
+                seen.push((here, port));
+            }
+        }
+    }
 }
 
 fn of_container(warnings: &mut Vec<String>, path: &Path, container: &Value) {
@@ -71,30 +109,17 @@ fn of_container(warnings: &mut Vec<String>, path: &Path, container: &Value) {
     let variables = container.items("env");
     for (index, variable) in variables.iter().enumerate() {
         let name = variable.text("name");
-        let before = variables.iter().take(index).rposition(|v| v.text("name") == name);
-        let Some(before) = before else { continue };
-        let hides = variables.get(before).is_some_and(|v| v.text("value") != variable.text("value"));
-        if hides || variable.at("valueFrom").is_some() {
+        let is_repeated = variables.iter().take(index).any(|v| v.text("name") == name);
+        // `X=abc, X=$(X)def` builds on the earlier value instead of hiding it.
+        let reference = format!("$({name})");
+        let value = variable.text("value");
+        let builds_on_it =
+            value.contains(&reference) && value != reference && variable.at("valueFrom").is_none();
+        if is_repeated && !builds_on_it {
             warnings.push(format!(
                 "{}: hides previous definition of {}, which may be dropped when using apply",
                 variables_path.index(index),
                 quoted(name)
-            ));
-        }
-    }
-    let ports_path = path.field("ports");
-    let ports = container.items("ports");
-    for (index, port) in ports.iter().enumerate() {
-        let repeats = ports.iter().take(index).position(|other| {
-            ["containerPort", "protocol"].iter().all(|field| other.get(field) == port.get(field))
-        });
-        if let Some(first) = repeats
-            && port.at("hostPort").is_none()
-        {
-            warnings.push(format!(
-                "{}: duplicate port definition with {}",
-                ports_path.index(index),
-                ports_path.index(first)
             ));
         }
     }
@@ -112,5 +137,35 @@ fn of_container(warnings: &mut Vec<String>, path: &Path, container: &Value) {
                 ));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn likely_mistakes_should_be_told() {
+        let spec = json!({
+            "nodeSelector": {"beta.kubernetes.io/os": "linux"},
+            "containers": [
+                {"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"},
+                         {"name": "P", "value": "x"}, {"name": "P", "value": "$(P):y"}],
+                 "ports": [{"containerPort": 80, "protocol": "TCP", "name": "http"}]},
+                {"ports": [{"containerPort": 80, "protocol": "TCP", "name": "http"}]},
+            ],
+        });
+        assert_eq!(
+            of_spec(&Path::ROOT.field("spec"), &spec),
+            [
+                "spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+                "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+                "spec.containers[1].ports[0]: duplicate port definition with spec.containers[0].ports[0]",
+                "spec.containers[1].ports[0]: duplicate port name \"http\" with spec.containers[0].ports[0], services \
+                 and probes that select ports by name will use spec.containers[0].ports[0]",
+            ]
+        );
     }
 }
