@@ -366,6 +366,87 @@ fn a_udp_client_should_move_on_when_its_endpoint_goes() {
 }
 
 #[test]
+fn an_endpoint_on_another_node_should_answer_through_the_overlay() {
+    if !can_run() {
+        return;
+    }
+    let lab = Lab::new();
+    let (hosts, outside) = ([lab.host(), lab.host()], lab.host());
+    let api = FakeApi::new();
+    for (n, host) in hosts.iter().enumerate() {
+        let pods = format!("10.244.{n}.0/24");
+        api.put(
+            "nodes",
+            &json!({
+                "metadata": { "name": format!("n{n}") }, "spec": { "podCIDR": pods },
+                "status": { "addresses": [{ "type": "InternalIP", "address": host.ip }] },
+            }),
+        );
+    }
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let pods = [netns::create().unwrap(), netns::create().unwrap()];
+    let (done, stop) = (std::sync::Barrier::new(3), CancellationToken::new());
+    std::thread::scope(|scope| {
+        for n in 0..2 {
+            let (host, api, directory, pod, done, stop) =
+                (&hosts[n], &api, &directories[n], &pods[n], &done, &stop);
+            scope.spawn(move || {
+                host.block_on(|| async {
+                    let cluster = "10.244.0.0/16".parse().unwrap();
+                    let name = format!("n{n}");
+                    let mut config =
+                        network::Config::new("gt", &name, host.ip, directory.path().to_owned(), cluster);
+                    config.mode = network::Mode::Vxlan;
+                    config.service_cidr = Some("10.96.0.0/16".parse().unwrap());
+                    let network = NodeNetwork::start(config, api.client(), stop.clone()).await.unwrap();
+                    network.wait_ready().await;
+                    network.attach(AttachRequest::new("p", path_of(pod), "default", "p")).await.unwrap();
+                    serve(pod, 8080, &name);
+                    let mut config = Config::new("gt", &name, host.ip);
+                    config.cluster_cidr = Some(cluster);
+                    let proxy = tokio::spawn(kube_proxy::run(config, api.client(), stop.clone()));
+                    stop.cancelled().await;
+                    proxy.await.unwrap().unwrap();
+                });
+                done.wait();
+            });
+        }
+        api.put("services", &json!({
+            "metadata": { "name": "web", "namespace": "default" },
+            "spec": { "type": "NodePort", "clusterIP": SERVICE, "ports": [{ "port": 80, "nodePort": 30080 }] },
+        }));
+        api.put("endpointslices", &json!({
+            "metadata": { "name": "web-1", "namespace": "default", "labels": { "kubernetes.io/service-name": "web" } },
+            "addressType": "IPv4", "ports": [{ "port": 8080 }],
+            "endpoints": [{ "addresses": ["10.244.1.2"], "nodeName": "n1" }],
+        }));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut answers = Vec::new();
+        for (namespace, address) in [
+            (&pods[0], at(SERVICE, 80)),
+            (&outside.namespace, at(hosts[0].ip, 30080)),
+            (&outside.namespace, at(hosts[1].ip, 30080)),
+            (&hosts[0].namespace, at(SERVICE, 80)),
+            (&hosts[0].namespace, at(Ipv4Addr::LOCALHOST, 30080)),
+            (&hosts[0].namespace, at([10, 244, 1, 2], 8080)),
+            (&pods[0], at(hosts[1].ip, 30080)),
+            (&pods[1], at(hosts[0].ip, 30080)),
+        ] {
+            let mut answer = ask(namespace, address);
+            while answer.is_err() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+                answer = ask(namespace, address);
+            }
+            answers.push((address, who(answer)));
+        }
+        // Before any assertion: a panic here would leave the nodes running for ever.
+        stop.cancel();
+        done.wait();
+        assert!(answers.iter().all(|(_, who)| who == "n1"), "{answers:?}");
+    });
+}
+
+#[test]
 fn a_thousand_services_should_be_installed_quickly_and_a_change_should_be_small() {
     in_lab(|_, host, directory| async {
         let node = Node::start(host, directory).await;

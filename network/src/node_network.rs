@@ -28,6 +28,8 @@ const COALESCE: Duration = Duration::from_millis(50);
 /// After a failure, and now and then to repair what others broke.
 const RETRY: Duration = Duration::from_secs(5);
 const REPAIR: Duration = Duration::from_secs(60);
+/// An attachment takes milliseconds; one that takes longer than this has been given up.
+const ATTACHING_MAX: Duration = Duration::from_secs(60);
 
 /// The network of this node. Cheap to clone; the tasks behind it end with the shutdown token.
 #[derive(Clone)]
@@ -237,6 +239,7 @@ impl Shared {
         let mut peers: Vec<Peer> = others.filter_map(|node| peer(node)).collect();
         peers.sort_by(|a, b| a.name.cmp(&b.name));
         self.apply_peers(&peers)?;
+        self.release_deviceless()?;
         if !nft::table_exists(nft::Family::Ipv4, &self.names.table())? {
             tracing::warn!(
                 "the pod network's table is gone; somebody flushed the rules. Installing it again"

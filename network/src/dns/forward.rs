@@ -20,6 +20,8 @@ use super::wire::{self, Query};
 /// How long one server is given, and all of them together: clients give up after five seconds.
 const SERVER_TIMEOUT: Duration = Duration::from_millis(1500);
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(4);
+/// After nobody answered, nobody is asked for so long: a machine without a network should say so at once.
+const DOWN_TIME: Duration = Duration::from_secs(2);
 /// Questions under way at once; more are refused rather than queued.
 const UNDER_WAY_MAX: usize = 512;
 
@@ -36,11 +38,17 @@ pub(super) struct Forwarder {
     upstreams: Upstreams,
     cache: Mutex<Cache>,
     under_way: Semaphore,
+    down_until: Mutex<Option<Instant>>,
 }
 
 impl Forwarder {
     pub(super) fn new(upstreams: Upstreams) -> Self {
-        Self { upstreams, cache: Mutex::default(), under_way: Semaphore::new(UNDER_WAY_MAX) }
+        Self {
+            upstreams,
+            cache: Mutex::default(),
+            under_way: Semaphore::new(UNDER_WAY_MAX),
+            down_until: Mutex::default(),
+        }
     }
 
     /// The reply from the cache.
@@ -53,8 +61,13 @@ impl Forwarder {
         if let Some(reply) = self.cached(query) {
             return Some(reply);
         }
+        if self.down_until.lock().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let _permit = self.under_way.try_acquire().ok()?;
-        let reply = timeout(TOTAL_TIMEOUT, self.ask_all(query, transport)).await.ok()??;
+        let reply = timeout(TOTAL_TIMEOUT, self.ask_all(query, transport)).await.ok().flatten();
+        *self.down_until.lock() = reply.is_none().then(|| Instant::now() + DOWN_TIME);
+        let reply = reply?;
         self.cache.lock().put(query, &reply, Instant::now());
         Some(reply)
     }
