@@ -182,8 +182,9 @@ impl Shared {
     fn release_deviceless(&self) -> Result<(), Error> {
         let links: HashSet<String> =
             RouteSocket::open()?.links()?.into_iter().map(|link| link.name).collect();
-        let gone =
-            self.leases.void(SystemTime::now(), |lease| links.contains(&self.names.pod_device(&lease.id)))?;
+        // A younger one may be about to get its device, by this process or the CNI plugin.
+        let as_of = SystemTime::now() - ATTACHING_MAX;
+        let gone = self.leases.void(as_of, |lease| links.contains(&self.names.pod_device(&lease.id)))?;
         self.release_all(&gone).map(|_| ())
     }
 
