@@ -320,15 +320,15 @@ fn shape(
     options: &WriteOptions,
 ) -> Result<(), ApiError> {
     let (api_version, kind) = endpoint.kind(target);
-    let conformed = conform::conform(&endpoint.body_schema(target), object).map_err(|error| {
-        let version = api_version.rsplit('/').next().unwrap_or_default();
-        ApiError::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"
-        ))
-    })?;
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let refused = |why: &str| {
+        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+    };
+    let conformed = conform::conform(&endpoint.body_schema(target), object)
+        .map_err(|error| refused(&error.to_string()))?;
     let mut found = call.duplicates.lock().clone();
     found.extend(conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    strict(call, options.field_validation, found)
+    strict(call, options.field_validation, found).map_err(|error| refused(&error.message))
 }
 
 /// What becomes of unknown and duplicate fields.
@@ -508,16 +508,17 @@ fn check(
     };
     if endpoint != Endpoint::Status {
         errors.extend(validate::validate(&target.schema(), new));
-        // Structural faults would make the kind's own rules speak of what is not there.
-        if errors.is_empty() {
-            errors.extend(strategy.validate(new));
-            if live.is_none() {
-                errors.extend(strategy.validate_create(new));
-            }
+    }
+    // Structural faults would make the kind's own rules speak of what is not there.
+    let is_sound = errors.is_empty();
+    if is_sound && endpoint != Endpoint::Status {
+        errors.extend(strategy.validate(new));
+        if live.is_none() {
+            errors.extend(strategy.validate_create(new));
         }
     }
     if let Some(live) = live
-        && errors.is_empty()
+        && is_sound
     {
         errors.extend(strategy.validate_update(new, live, &write_context(call, target)));
     }

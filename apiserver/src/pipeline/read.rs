@@ -215,7 +215,7 @@ pub(crate) fn list_options(call: &Call, target: &Target) -> Result<ListOptions, 
 /// The selection that the path and the query name.
 pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
     let labels = LabelSelector::parse(call.query.get("labelSelector").unwrap_or_default())
-        .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+        .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let known = target.row.strategy.selectable_fields(&Value::Null);
