@@ -186,6 +186,33 @@ pub fn quoted(text: &str) -> String {
     out
 }
 
+/// Whether two values mean the same: absent, null, empty and zero are one, as they are after a round trip through
+/// upstream's types. What a client spells out and what it leaves out is then no change.
+pub fn same_meaning(one: Option<&Value>, other: Option<&Value>) -> bool {
+    match (one, other) {
+        (Some(Value::Object(one)), Some(Value::Object(other))) => {
+            one.iter().all(|(key, value)| same_meaning(Some(value), other.get(key)))
+                && other.iter().all(|(key, value)| one.contains_key(key) || is_nothing(Some(value)))
+        }
+        (Some(Value::Array(one)), Some(Value::Array(other))) => {
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| same_meaning(Some(one), Some(other)))
+        }
+        (one, other) => one == other || is_nothing(one) && is_nothing(other),
+    }
+}
+
+fn is_nothing(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null | Value::Bool(false)) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(fields)) => fields.values().all(|value| is_nothing(Some(value))),
+        Some(Value::Bool(true)) => false,
+    }
+}
+
 /// Looking into trees of which the schema has already checked the types; what is absent reads as empty.
 pub trait Look {
     /// The value of a field, if it is there and not null.
@@ -298,6 +325,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_left_out_should_mean_the_same_as_nothing() {
+        let spelled = json!({"a": [], "b": {"c": false}, "d": 0, "e": "", "f": [{"g": 1, "h": null}]});
+        let left_out = json!({"f": [{"g": 1}]});
+        assert!(
+            same_meaning(Some(&spelled), Some(&left_out)) && same_meaning(Some(&left_out), Some(&spelled))
+        );
+        assert!(!same_meaning(Some(&json!({"a": true})), Some(&json!({}))));
+        assert!(!same_meaning(Some(&json!([1])), Some(&json!([1, 0]))));
+        assert!(!same_meaning(Some(&json!({})), Some(&json!({"a": 1}))));
+    }
 
     #[test]
     fn messages_should_read_as_upstream_writes_them() {

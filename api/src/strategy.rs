@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::Value;
 
-use crate::{FieldError, names::NameRule};
+use crate::{FieldError, field::same_meaning, names::NameRule};
 
 /// What a strategy may know of the request.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ pub trait Strategy: Send + Sync {
     /// Whether this change of the object (never of a subresource other than those that write `spec`) makes the
     /// generation grow.
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
-        new.get("spec") != old.get("spec")
+        !same_meaning(new.get("spec"), old.get("spec"))
     }
 
     /// Whether an update of an object that does not exist creates it.
@@ -59,7 +59,7 @@ pub trait Strategy: Send + Sync {
         true
     }
 
-    /// Brings a new object into its first state: drops or sets status.
+    /// Brings a new object into its first state: drops or sets status. Its name and UID are there already.
     fn prepare_for_create(&self, _object: &mut Value, _context: &WriteContext) {}
 
     /// Decides which part of the object the verb may change, beyond what the pipeline has done.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::{
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     selector::{self, LabelSelector},
 };
 
@@ -38,7 +38,7 @@ pub(super) fn non_negative(errors: &mut Errors, path: &Path, parent: &Value, nam
 pub(super) fn immutable(errors: &mut Errors, path: &Path, new: &Value, old: &Value, names: &[&str]) {
     let null = Value::Null;
     for name in names {
-        if new.at(name) != old.at(name) {
+        if !same_meaning(new.get(name), old.get(name)) {
             errors.immutable(&path.field(name), new.get(name).unwrap_or(&null));
         }
     }

@@ -10,7 +10,7 @@ use super::super::{
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     intstr,
 };
 
@@ -48,7 +48,7 @@ impl Strategy for Deployment {
             all.drop_field(REVISION);
             all
         };
-        new.get("spec") != old.get("spec") || annotations(new) != annotations(old)
+        !same_meaning(new.get("spec"), old.get("spec")) || annotations(new) != annotations(old)
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {

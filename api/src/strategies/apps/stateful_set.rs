@@ -9,7 +9,7 @@ use super::super::{
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     intstr, names,
 };
 
@@ -105,7 +105,7 @@ impl Strategy for StatefulSet {
             CHANGEABLE.iter().for_each(|name| spec.drop_field(name));
             spec
         };
-        if rest(new) != rest(old) {
+        if !same_meaning(Some(&rest(new)), Some(&rest(old))) {
             errors.forbidden(
                 &path,
                 "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \

@@ -12,7 +12,7 @@ use super::super::{
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     names, selector,
 };
 
@@ -276,7 +276,7 @@ fn template_change(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
             }
         }
     }
-    if template != &old_template {
+    if !same_meaning(Some(template), Some(&old_template)) {
         errors.immutable(path, template);
     }
 }

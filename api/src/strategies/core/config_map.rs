@@ -1,7 +1,7 @@
 //! Config maps.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     FieldError, Strategy, WriteContext,
@@ -56,7 +56,8 @@ pub(super) fn frozen(errors: &mut Errors, new: &Value, old: &Value, fields: &[&s
         errors.forbidden(&Path::ROOT.field("immutable"), FROZEN);
     }
     for field in fields {
-        if new.at(field) != old.at(field) {
+        let entries = |object: &Value| object.at(field).cloned().unwrap_or(Value::Object(Map::new()));
+        if entries(new) != entries(old) {
             errors.forbidden(&Path::ROOT.field(field), FROZEN);
         }
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     names,
 };
 
@@ -85,7 +85,7 @@ impl Strategy for PersistentVolume {
             COMMON.iter().for_each(|name| spec.drop_field(name));
             spec
         };
-        if source(new) != source(old) {
+        if !same_meaning(Some(&source(new)), Some(&source(old))) {
             let path = Path::ROOT.field("spec.persistentvolumesource");
             errors.forbidden(&path, "spec.persistentvolumesource is immutable after creation");
         }

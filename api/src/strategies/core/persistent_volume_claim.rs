@@ -8,7 +8,7 @@ use super::super::{
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     names,
     quantity::Quantity,
     selector,
@@ -71,7 +71,7 @@ impl Strategy for PersistentVolumeClaim {
             Some(class) => rest.put("volumeAttributesClassName", class.clone()),
             None => rest.drop_field("volumeAttributesClassName"),
         }
-        if &rest != old {
+        if !same_meaning(Some(&rest), Some(old)) {
             errors.forbidden(
                 &path,
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \

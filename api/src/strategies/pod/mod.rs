@@ -19,12 +19,12 @@ pub struct Pod;
 
 /// Warnings about an object's `spec.template`, where it is new or changed.
 pub(super) fn warnings_of_template(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let template = |object: &Value| object.dig(&["spec", "template", "spec"]).cloned().unwrap_or_default();
-    let spec = template(new);
-    if old.is_some_and(|old| template(old) == spec) {
+    let path = ["spec", "template", "spec"];
+    let spec = new.dig(&path).unwrap_or(&Value::Null);
+    if old.is_some_and(|old| old.dig(&path) == Some(spec)) {
         return Vec::new();
     }
-    warnings_of_spec(&Path::ROOT.field("spec.template.spec"), &spec)
+    warnings_of_spec(&Path::ROOT.field("spec.template.spec"), spec)
 }
 
 pub(super) use warnings::of_spec as warnings_of_spec;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     FieldError,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
     names,
 };
 
@@ -51,7 +51,7 @@ pub(super) fn pod(new: &Value, old: &Value) -> Vec<FieldError> {
             copy(affinity, old_affinity, "nodeAffinity");
         }
     }
-    if &rest != old {
+    if !same_meaning(Some(&rest), Some(old)) {
         let detail = format!(
             "pod updates may not change fields other than {UPDATABLE}\n{}",
             differences(&path, &rest, old).join("\n")
@@ -222,21 +222,8 @@ pub(super) fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
             }
         }
     }
-    if without_empty(&rest) != without_empty(old) {
+    if !same_meaning(Some(&rest), Some(old)) {
         errors.forbidden(&path, "only cpu and memory resources are mutable");
     }
     errors.into_vec()
-}
-
-/// The tree without empty maps, so that `limits: {}` equals no limits.
-fn without_empty(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| (key.clone(), without_empty(value)))
-            .filter(|(_, value)| value.as_object().is_none_or(|fields| !fields.is_empty()))
-            .collect(),
-        Value::Array(items) => items.iter().map(without_empty).collect(),
-        other => other.clone(),
-    }
 }
