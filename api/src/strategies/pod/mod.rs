@@ -1,5 +1,6 @@
 //! Pods: defaults, first state, deletion with grace, and what may change.
 
+mod label_keys;
 pub mod qos;
 mod update;
 mod warnings;
@@ -42,6 +43,7 @@ impl Strategy for Pod {
     }
 
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
+        label_keys::resolve(object);
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec)});
         if !spec.items("schedulingGates").is_empty() {
