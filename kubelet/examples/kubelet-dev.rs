@@ -48,7 +48,8 @@ async fn main() -> Result<(), AnyError> {
     };
     own.write(&data_dir.join("kubelet.kubeconfig"))?;
     let own = kube::config::Kubeconfig::read_from(data_dir.join("kubelet.kubeconfig"))?;
-    let client = kube::Client::try_from(kube::Config::from_custom_kubeconfig(own, &Default::default()).await?)?;
+    let client =
+        kube::Client::try_from(kube::Config::from_custom_kubeconfig(own, &Default::default()).await?)?;
 
     let certificate = Arc::new(ServingCertificate::new(&serving.certificate_pem, &serving.key_pem)?);
     let root = data_dir.join("kubelet");
@@ -56,6 +57,8 @@ async fn main() -> Result<(), AnyError> {
     config.pod_log_dir = data_dir.join("pods");
     config.serving.address = SocketAddr::new(node_ip, port);
     config.cgroup_root = format!("/gantry-dev-{node}");
+    let scratch = data_dir.join("scratch");
+    config.image_loader = Some(Arc::new(kubelet::ContainerdLoader::new(runtime, scratch)));
     config.cluster_dns = vec!["10.96.0.10".parse()?];
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();

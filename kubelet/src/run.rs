@@ -14,7 +14,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::cri::{Cri, RuntimeEvents};
 use crate::node::{StatusLoop, keep_lease, register};
 use crate::pod::PodManager;
-use crate::{Error, agent};
+use crate::{Error, agent, eviction};
 
 /// How long the runtime may take to answer first.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
@@ -39,6 +39,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     tasks.spawn(keep_lease(agent.clone(), shutdown.clone()));
     tasks.spawn(StatusLoop::new(agent.clone()).run(shutdown.clone()));
     tasks.spawn(agent::rotate_logs(agent.clone(), shutdown.clone()));
+    tasks.spawn(eviction::keep_room(agent.clone(), shutdown.clone()));
     tasks.spawn(PodManager::new(agent.clone()).run(shutdown.clone()));
     tasks.spawn(runtime_events(&agent).run(shutdown.clone()));
     while let Some(ended) = tasks.join_next().await {

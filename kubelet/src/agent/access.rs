@@ -86,7 +86,9 @@ impl Access {
             return next.run(request).await;
         }
         let node = &access.agent.config.node_name;
-        let message = format!("Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{subresource}], node={node})");
+        let message = format!(
+            "Forbidden (user={user}, verb={verb}, resource=nodes, subresource(s)=[{subresource}], node={node})"
+        );
         (StatusCode::FORBIDDEN, message).into_response()
     }
 
@@ -95,10 +97,8 @@ impl Access {
         if let Some(known) = self.tokens.get(&key) {
             return known;
         }
-        let review = TokenReview {
-            spec: TokenReviewSpec { token, audiences: None },
-            ..TokenReview::default()
-        };
+        let review =
+            TokenReview { spec: TokenReviewSpec { token, audiences: None }, ..TokenReview::default() };
         let api = Api::<TokenReview>::all(self.agent.client.clone());
         let reply = match api.create(&PostParams::default(), &review).await {
             Ok(reply) => reply,
@@ -199,7 +199,11 @@ impl<K, V> Default for Kept<K, V> {
 
 impl<K: std::hash::Hash + Eq, V: Clone> Kept<K, V> {
     fn get(&self, key: &K) -> Option<V> {
-        self.entries.lock().get(key).filter(|(_, until)| *until > Instant::now()).map(|(value, _)| value.clone())
+        self.entries
+            .lock()
+            .get(key)
+            .filter(|(_, until)| *until > Instant::now())
+            .map(|(value, _)| value.clone())
     }
 
     fn put(&self, key: K, value: V, keep: Duration) {

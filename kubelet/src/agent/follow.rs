@@ -268,7 +268,11 @@ mod tests {
         assert_eq!(read(&path, tail(9)).await, "a\nb\nc\nd\n");
         let limit = Selection { limit_bytes: Some(3), ..Selection::default() };
         assert_eq!(read(&path, limit).await, "a\nb");
-        let since = Selection { since: Some(b"2026-01-01T00:00:03Z".to_vec()), timestamps: true, ..Selection::default() };
+        let since = Selection {
+            since: Some(b"2026-01-01T00:00:03Z".to_vec()),
+            timestamps: true,
+            ..Selection::default()
+        };
         assert!(read(&path, since).await.starts_with("2026-01-01T00:00:03.5Z c\n"));
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
     }

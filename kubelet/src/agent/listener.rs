@@ -18,7 +18,9 @@ use crate::agent_state::Agent;
 use crate::config::Config;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEADERS: Duration = Duration::from_secs(10);
+/// Between two requests of one connection as well: longer than clients keep idle connections, so that none is reused just
+/// as it is closed here.
+const HEADERS: Duration = Duration::from_secs(120);
 /// After a failed accept (no file descriptors left), before the next.
 const BREATH: Duration = Duration::from_millis(100);
 

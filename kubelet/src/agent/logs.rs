@@ -54,13 +54,14 @@ pub(super) async fn serve(
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     }
     let record = choose(&agent, &pod, &container, is_set(options.previous.as_ref())).await?;
-    let since = match (&options.since_time, options.since_seconds) {
-        (Some(time), _) => Some(time.parse::<Timestamp>().map_err(|error| {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("invalid sinceTime: {error}"))
-        })?),
-        (None, Some(seconds)) => Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok(),
-        (None, None) => None,
-    };
+    let since =
+        match (&options.since_time, options.since_seconds) {
+            (Some(time), _) => Some(time.parse::<Timestamp>().map_err(|error| {
+                Refusal::new(StatusCode::BAD_REQUEST, format!("invalid sinceTime: {error}"))
+            })?),
+            (None, Some(seconds)) => Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).ok(),
+            (None, None) => None,
+        };
     let selection = Selection {
         tail_lines: options.tail_lines,
         limit_bytes: options.limit_bytes,
@@ -90,7 +91,8 @@ pub(super) async fn serve(
 /// The container whose log is meant: the newest, or the one before it.
 async fn choose(agent: &Agent, pod: &Pod, name: &str, previous: bool) -> Result<ContainerRecord, Refusal> {
     let runtime = streams::observe(agent, pod).await?;
-    let mut records = runtime.containers.into_iter().filter(|c| c.name == name && c.state != RunState::Created);
+    let mut records =
+        runtime.containers.into_iter().filter(|c| c.name == name && c.state != RunState::Created);
     let pod_name = pod.name();
     if !previous {
         return records.next().ok_or_else(|| {
@@ -104,7 +106,8 @@ async fn choose(agent: &Agent, pod: &Pod, name: &str, previous: bool) -> Result<
         });
     }
     let mut ended = records.filter(|c| c.state == RunState::Exited);
-    let current_ended = status_of(pod, name).is_none_or(|s| s.last_state.as_ref().is_none_or(|l| l.terminated.is_none()));
+    let current_ended =
+        status_of(pod, name).is_none_or(|s| s.last_state.as_ref().is_none_or(|l| l.terminated.is_none()));
     let message = format!("previous terminated container \"{name}\" in pod \"{pod_name}\" not found");
     let last = status_of(pod, name).and_then(|s| s.last_state.clone()).and_then(|s| s.terminated);
     let wanted = last.and_then(|t| t.container_id).and_then(|id| id.rsplit('/').next().map(str::to_string));
@@ -133,10 +136,14 @@ async fn container_ended(mailbox: Arc<Mailbox>, id: &str) {
             s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
         });
         // Until the worker has seen the container, it is taken to run.
-        let mut of_this = all.filter(|c| c.container_id.as_deref().is_some_and(|known| known.ends_with(&suffix)));
+        let mut of_this =
+            all.filter(|c| c.container_id.as_deref().is_some_and(|known| known.ends_with(&suffix)));
         match of_this.next() {
             Some(status) => status.state.as_ref().is_some_and(|state| state.running.is_some()),
-            None => status.is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed"))) && !moved_on(pod, id),
+            None => {
+                status.is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")))
+                    && !moved_on(pod, id)
+            }
         }
     };
     // An error: the worker is gone, and the pod with it.

@@ -94,7 +94,9 @@ pub(super) async fn own(State(agent): Shared) -> Response {
     for mailbox in agent.mailboxes() {
         let pod = mailbox.latest();
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-        let runs = |c: &&k8s_openapi::api::core::v1::ContainerStatus| c.state.as_ref().is_some_and(|s| s.running.is_some());
+        let runs = |c: &&k8s_openapi::api::core::v1::ContainerStatus| {
+            c.state.as_ref().is_some_and(|s| s.running.is_some())
+        };
         running += statuses.into_iter().flatten().filter(runs).count();
     }
     text.family("kubelet_node_name", "gauge", "The node's name. The count is always 1.");

@@ -22,7 +22,7 @@ mod tls;
 pub use listener::Listener;
 pub use log_file::tail as log_tail;
 pub use rotate::rotate_logs;
-pub use stats::Measured;
+pub use stats::{ContainerUsage, Measured};
 pub use tls::ServingCertificate;
 
 use axum::Json;

@@ -21,10 +21,13 @@ pub fn rotated(path: &Path) -> Vec<PathBuf> {
     let prefix = format!("{name}.");
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let is_rotated = |name: &str| {
-        name.strip_prefix(&prefix).is_some_and(|time| time.len() == 15 && time.chars().all(|c| c.is_ascii_digit() || c == '-'))
+        name.strip_prefix(&prefix)
+            .is_some_and(|time| time.len() == 15 && time.chars().all(|c| c.is_ascii_digit() || c == '-'))
     };
-    let mut files: Vec<PathBuf> =
-        entries.filter(|entry| entry.file_name().to_str().is_some_and(is_rotated)).map(|entry| entry.path()).collect();
+    let mut files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_rotated))
+        .map(|entry| entry.path())
+        .collect();
     files.sort();
     files
 }

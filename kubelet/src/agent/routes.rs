@@ -86,7 +86,11 @@ struct Command {
 
 type ContainerPath = Path<(String, String, String)>;
 
-async fn run(State(agent): Shared, Path((namespace, pod, container)): ContainerPath, Query(command): Query<Command>) -> Result<Response, Refusal> {
+async fn run(
+    State(agent): Shared,
+    Path((namespace, pod, container)): ContainerPath,
+    Query(command): Query<Command>,
+) -> Result<Response, Refusal> {
     let (_, id) = streams::running(&agent, &namespace, &pod, &container).await?;
     let words = command.cmd.split_whitespace().map(str::to_string).collect();
     let reply = agent.cri.exec_sync(&id, words, std::time::Duration::ZERO).await;

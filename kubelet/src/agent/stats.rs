@@ -89,11 +89,13 @@ pub fn node() -> Usage {
         .filter_map(|n| n.parse().ok())
         .collect();
     // user, nice, system, irq, softirq, steal: all but idle and iowait. A tick is a hundredth of a second.
-    let busy: u64 = ticks.iter().enumerate().filter(|(i, _)| !matches!(i, 3 | 4 | 8 | 9)).map(|(_, n)| n).sum();
+    let busy: u64 =
+        ticks.iter().enumerate().filter(|(i, _)| !matches!(i, 3 | 4 | 8 | 9)).map(|(_, n)| n).sum();
     let meminfo = read("/proc/meminfo");
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
+        line.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
+            * 1024
     };
     let total = field("MemTotal");
     Usage {
@@ -123,7 +125,8 @@ fn rate(measured: &Measured, key: &str, usage: &Usage) -> u64 {
         return before;
     }
     let rate = if at > 0 && usage.cpu_nanoseconds >= cpu {
-        let rate = u128::from(usage.cpu_nanoseconds - cpu) * 1_000_000_000 / u128::try_from(passed).unwrap_or(1).max(1);
+        let rate = u128::from(usage.cpu_nanoseconds - cpu) * 1_000_000_000
+            / u128::try_from(passed).unwrap_or(1).max(1);
         u64::try_from(rate).unwrap_or(0)
     } else {
         0
@@ -164,7 +167,9 @@ pub(super) async fn summary(State(agent): Shared) -> Result<Response, Refusal> {
     for usage in usages {
         pods.entry(usage.uid.clone()).or_default().push(usage);
     }
-    measured.lock().retain(|key, _| key == "node" || pods.iter().any(|(uid, all)| key == uid || all.iter().any(|c| c.id == *key)));
+    measured.lock().retain(|key, _| {
+        key == "node" || pods.iter().any(|(uid, all)| key == uid || all.iter().any(|c| c.id == *key))
+    });
     let pods: Vec<Value> = pods.iter().map(|(uid, all)| pod(measured, uid, all, &sandboxes)).collect();
     let fs = filesystem(&agent.config.root_dir);
     Ok(answer(json!({
@@ -201,13 +206,20 @@ fn pod(measured: &Measured, uid: &str, all: &[ContainerUsage], sandboxes: &[PodS
         "memory": memory,
     });
     let of_pod = |stats: &&PodSandboxStats| {
-        stats.attributes.as_ref().is_some_and(|a| a.labels.get(labels::POD_UID).is_some_and(|known| known == uid))
+        stats
+            .attributes
+            .as_ref()
+            .is_some_and(|a| a.labels.get(labels::POD_UID).is_some_and(|known| known == uid))
     };
-    let network = sandboxes.iter().find(of_pod).and_then(|stats| stats.linux.clone()).and_then(|linux| linux.network);
+    let network =
+        sandboxes.iter().find(of_pod).and_then(|stats| stats.linux.clone()).and_then(|linux| linux.network);
     if let (Some(network), Some(pod)) = (network.and_then(|n| n.default_interface), pod.as_object_mut()) {
         let value = |v: Option<k8s_cri::v1::UInt64Value>| v.map_or(0, |v| v.value);
-        pod.insert("network".to_string(), json!({ "name": network.name,
-            "rxBytes": value(network.rx_bytes), "txBytes": value(network.tx_bytes) }));
+        pod.insert(
+            "network".to_string(),
+            json!({ "name": network.name,
+            "rxBytes": value(network.rx_bytes), "txBytes": value(network.tx_bytes) }),
+        );
     }
     pod
 }

@@ -27,7 +27,12 @@ type ContainerPath = Path<(String, String, String)>;
 type UidPath = Path<(String, String, String, String)>;
 
 /// A container that runs, by name.
-pub(super) async fn running(agent: &Agent, namespace: &str, pod: &str, container: &str) -> Result<(Arc<Pod>, String), Refusal> {
+pub(super) async fn running(
+    agent: &Agent,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> Result<(Arc<Pod>, String), Refusal> {
     let pod = find(agent, namespace, pod)?;
     let runtime = observe(agent, &pod).await?;
     let record = runtime.latest(container).filter(|record| record.state == RunState::Running);
@@ -67,7 +72,11 @@ pub(super) async fn exec(
     pass_on(&agent, request, url, Purpose::Command(options)).await
 }
 
-pub(super) async fn exec_by_uid(agent: Shared, Path((namespace, pod, _, container)): UidPath, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn exec_by_uid(
+    agent: Shared,
+    Path((namespace, pod, _, container)): UidPath,
+    request: Request,
+) -> Result<Response, Refusal> {
     exec(agent, Path((namespace, pod, container)), request).await
 }
 
@@ -94,7 +103,11 @@ pub(super) async fn attach(
     pass_on(&agent, request, url, Purpose::Command(options)).await
 }
 
-pub(super) async fn attach_by_uid(agent: Shared, Path((namespace, pod, _, container)): UidPath, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn attach_by_uid(
+    agent: Shared,
+    Path((namespace, pod, _, container)): UidPath,
+    request: Request,
+) -> Result<Response, Refusal> {
     attach(agent, Path((namespace, pod, container)), request).await
 }
 
@@ -107,12 +120,20 @@ pub(super) async fn port_forward(
     let runtime = observe(&agent, &pod).await?;
     let sandbox = runtime.ready_sandbox();
     let sandbox = sandbox.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "the pod does not run"))?;
-    let port = values(request.uri(), "port").iter().flat_map(|list| list.split(',')).filter_map(|p| p.parse().ok()).collect();
+    let port = values(request.uri(), "port")
+        .iter()
+        .flat_map(|list| list.split(','))
+        .filter_map(|p| p.parse().ok())
+        .collect();
     let url = agent.cri.port_forward(PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port }).await;
     pass_on(&agent, request, url, Purpose::PortForward).await
 }
 
-pub(super) async fn port_forward_by_uid(agent: Shared, Path((namespace, pod, _)): ContainerPath, request: Request) -> Result<Response, Refusal> {
+pub(super) async fn port_forward_by_uid(
+    agent: Shared,
+    Path((namespace, pod, _)): ContainerPath,
+    request: Request,
+) -> Result<Response, Refusal> {
     port_forward(agent, Path((namespace, pod)), request).await
 }
 
@@ -173,7 +194,8 @@ mod tests {
 
     #[test]
     fn commands_keep_their_order_and_their_odd_characters() {
-        let uri: Uri = "/exec/a/b/c?command=sh&command=-c&tty=true&command=echo+%22a%26b%22%20100%25".parse().unwrap();
+        let uri: Uri =
+            "/exec/a/b/c?command=sh&command=-c&tty=true&command=echo+%22a%26b%22%20100%25".parse().unwrap();
         assert_eq!(values(&uri, "command"), ["sh", "-c", "echo \"a&b\" 100%"]);
     }
 }

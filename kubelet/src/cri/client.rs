@@ -207,18 +207,6 @@ impl Cri {
         }
     }
 
-    /// Changes the limits of a running container.
-    pub async fn update_resources(&self, id: &str, linux: LinuxContainerResources) -> Result<(), CriError> {
-        let request = UpdateContainerResourcesRequest {
-            container_id: id.to_string(),
-            linux: Some(linux),
-            ..Default::default()
-        };
-        let reply = self.runtime.clone();
-        within("UpdateContainerResources", SHORT, { reply }.update_container_resources(request)).await?;
-        Ok(())
-    }
-
     /// Tells the runtime that a container's log file was moved.
     pub async fn reopen_log(&self, id: &str) -> Result<(), CriError> {
         let request = ReopenContainerLogRequest { container_id: id.to_string() };

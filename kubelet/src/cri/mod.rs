@@ -7,4 +7,6 @@ mod snapshot;
 
 pub use client::{Cri, CriError};
 pub use events::RuntimeEvents;
+#[cfg(test)]
+pub use snapshot::Sandbox;
 pub use snapshot::{ContainerRecord, PodRuntime, RunState, nanoseconds};

@@ -125,6 +125,12 @@ impl PodRuntime {
             match cri.sandbox_status(&sandbox.id).await {
                 Ok(reply) => seen.sandboxes.extend(reply.status.map(Sandbox::from)),
                 Err(error) if error.is_not_found() => {}
+                // A sandbox whose network is broken has no status with some runtimes; that it is there, and whether it
+                // runs, is known.
+                Err(error) if error.code == tonic::Code::Unknown => {
+                    tracing::debug!(sandbox = sandbox.id, %error, "a sandbox has no status");
+                    seen.sandboxes.push(Sandbox::from_list(sandbox));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -168,6 +174,19 @@ impl PodRuntime {
     /// Whether the runtime has nothing of the pod.
     pub fn is_empty(&self) -> bool {
         self.sandboxes.is_empty() && self.containers.is_empty()
+    }
+}
+
+impl Sandbox {
+    fn from_list(sandbox: k8s_cri::v1::PodSandbox) -> Self {
+        Self {
+            ready: sandbox.state() == PodSandboxState::SandboxReady,
+            attempt: sandbox.metadata.map_or(0, |metadata| metadata.attempt),
+            id: sandbox.id,
+            created_at: sandbox.created_at,
+            ips: Vec::new(),
+            host_network: false,
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! Images: pulling by policy, and taking archives.
 
+mod archive;
+mod collect;
+mod containerd;
 mod credentials;
 mod pull;
 
+pub use collect::ImageCollector;
+pub use containerd::ContainerdLoader;
 pub use pull::{Present, ensure};
 
 use std::pin::Pin;

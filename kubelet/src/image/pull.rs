@@ -95,8 +95,7 @@ pub async fn ensure(
         Err(error) => {
             tell(EventType::Warning, "Failed", format!("Failed to pull image \"{asked}\": {error}"));
             let now = Timestamp::now();
-            let message = format!("failed to pull image \"{asked}\": {error}");
-            Err(Failure::pull(message, Backoff::next(backoff, now, now)))
+            Err(Failure::pull(error, Backoff::next(backoff, now, now)))
         }
     }
 }

@@ -25,8 +25,6 @@ pub struct Machine {
     pub os_image: String,
     /// As Go names it.
     pub architecture: String,
-    /// The machine's host name.
-    pub hostname: String,
 }
 
 /// CPU and memory.
@@ -65,7 +63,6 @@ impl Machine {
                 other => other,
             }
             .to_string(),
-            hostname: text(uname.as_ref().map(|u| u.nodename())).unwrap_or_default(),
         }
     }
 

@@ -8,6 +8,8 @@ pub mod admission;
 mod conditions;
 pub mod config;
 mod decide;
+#[cfg(test)]
+mod decide_tests;
 mod env;
 pub mod fields;
 mod hooks;
@@ -30,6 +32,6 @@ pub use mailbox::Mailbox;
 pub use manager::PodManager;
 pub use memory::{Backoff, Failure, Memory, ProbeState};
 pub use names::ResolvConf;
-pub use resources::PodLimits;
+pub use resources::{PodLimits, pod_total};
 pub use spec::{PodExt, QosClass};
-pub use status::seconds as status_seconds;
+pub use status::{Verdict, seconds as status_seconds};

@@ -37,8 +37,6 @@ pub(super) enum Next {
     Sleep(Option<Timestamp>),
     /// The pod is to end.
     End(Option<Verdict>),
-    /// The worker's work is done.
-    Done,
 }
 
 /// A pod's worker.
@@ -96,7 +94,6 @@ impl Worker {
                     self.terminate().await;
                     break;
                 }
-                Next::Done => break,
             }
         }
         let uid = self.pod.uid();
@@ -169,7 +166,11 @@ impl Worker {
         self.probes.fit(&self.agent, &self.pod, &self.runtime, &mut self.memory, &self.mailbox, false);
         for name in self.memory.age_pulls(now) {
             let image = self.pod.all_containers().find(|c| c.name == name).and_then(|c| c.image.clone());
-            let message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
+            let mut message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
+            if let Some(failure) = self.memory.failures.get_mut(&name) {
+                failure.message = format!("{message}: ErrImagePull: {}", failure.message);
+                message.clone_from(&failure.message);
+            }
             self.agent.tell(&self.pod, Some(&name), EventType::Normal, "BackOff", message);
         }
         self.tell_crash_waits(now);
@@ -202,7 +203,8 @@ impl Worker {
             let waits = self.memory.crash_wait(&container.name, record.finished(), now).is_some();
             if waits && self.memory.waits_told.insert(record.id.clone()) {
                 let name = &container.name;
-                let message = format!("Back-off restarting failed container {name} in pod {}", self.pod.title());
+                let message =
+                    format!("Back-off restarting failed container {name} in pod {}", self.pod.title());
                 self.agent.tell(&self.pod, Some(name), EventType::Warning, "BackOff", message);
             }
         }

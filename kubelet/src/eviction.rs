@@ -1,0 +1,185 @@
+//! Room on the node: conditions when memory, disk or process ids run short, images that nobody uses go first, and then pods.
+//!
+//! One pod goes at a time, the one that uses most beyond what it asked for, the least important first; pods that the node
+//! needs stay. Deliberately absent: soft thresholds, limits of single pods on local storage.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use client::EventType;
+use k8s_openapi::api::core::v1::Pod;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent_state::{Agent, Pressure};
+use crate::image::ImageCollector;
+use crate::pod::{PodExt, Verdict, pod_total};
+
+/// From here up a priority means that the node needs the pod.
+const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+/// After an eviction, before the next: the figures take a while to follow.
+const BETWEEN_EVICTIONS: Duration = Duration::from_secs(10);
+
+/// What is free on the node.
+#[derive(Clone, Copy, Debug, Default)]
+struct Free {
+    memory_bytes: u64,
+    disk_percent: u8,
+    inodes_percent: u8,
+    pids_percent: u8,
+}
+
+/// Keeps room until shutdown.
+pub async fn keep_room(agent: Arc<Agent>, shutdown: CancellationToken) {
+    let mut images = ImageCollector::new(agent.clone());
+    let mut last = LastSeen::default();
+    let mut evicted_at: Option<Instant> = None;
+    let mut collected_at: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(agent.config.eviction.interval) => {}
+        }
+        let free = look(&agent.config.root_dir);
+        let now = shortages(&agent, &free);
+        agent.set_pressure(last.held(now, agent.config.eviction.transition));
+        if now.disk || collected_at.is_none_or(|at| at.elapsed() >= agent.config.image_gc.interval) {
+            collected_at = Some(Instant::now());
+            images.collect(now.disk).await;
+        }
+        let rested = evicted_at.is_none_or(|at| at.elapsed() >= BETWEEN_EVICTIONS);
+        if rested && (now.memory || (now.disk && shortages(&agent, &look(&agent.config.root_dir)).disk)) {
+            evict_one(&agent, &free, now).await;
+            evicted_at = Some(Instant::now());
+        }
+    }
+}
+
+/// Pressure is told for a while after it went, so that nothing moves back at once.
+#[derive(Default)]
+struct LastSeen {
+    memory: Option<Instant>,
+    disk: Option<Instant>,
+    pids: Option<Instant>,
+}
+
+impl LastSeen {
+    fn held(&mut self, now: Pressure, transition: Duration) -> Pressure {
+        let hold = |last: &mut Option<Instant>, is: bool| {
+            if is {
+                *last = Some(Instant::now());
+            }
+            last.is_some_and(|at| at.elapsed() < transition)
+        };
+        Pressure {
+            memory: hold(&mut self.memory, now.memory),
+            disk: hold(&mut self.disk, now.disk),
+            pids: hold(&mut self.pids, now.pids),
+        }
+    }
+}
+
+fn shortages(agent: &Agent, free: &Free) -> Pressure {
+    let limits = &agent.config.eviction;
+    Pressure {
+        memory: free.memory_bytes < limits.memory_available_bytes,
+        disk: free.disk_percent < limits.disk_available_percent
+            || free.inodes_percent < limits.inodes_free_percent,
+        pids: free.pids_percent < 5,
+    }
+}
+
+fn look(root: &Path) -> Free {
+    let percent =
+        |part: u64, of: u64| u8::try_from((part * 100).checked_div(of).unwrap_or(100)).unwrap_or(100);
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let available =
+        available.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
+    let (disk_percent, inodes_percent) = match nix::sys::statvfs::statvfs(root) {
+        Ok(stat) => {
+            (percent(stat.blocks_available(), stat.blocks()), percent(stat.files_free(), stat.files()))
+        }
+        Err(_) => (100, 100),
+    };
+    let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|n| n.trim().parse::<u64>().ok());
+    let threads = std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|line| line.split_whitespace().nth(3)?.split_once('/')?.1.parse::<u64>().ok());
+    let most = number("/proc/sys/kernel/pid_max").unwrap_or(u64::MAX);
+    let pids_percent = percent(most.saturating_sub(threads.unwrap_or(0)), most);
+    // A machine that does not tell its memory is not short of it.
+    let memory_bytes = available.map_or(u64::MAX, |kib| kib * 1024);
+    Free { memory_bytes, disk_percent, inodes_percent, pids_percent }
+}
+
+async fn evict_one(agent: &Agent, free: &Free, now: Pressure) {
+    let mut used: HashMap<String, (i64, i64)> = HashMap::new();
+    match agent.cri.container_stats().await {
+        Ok(stats) => {
+            for usage in stats.into_iter().map(crate::agent::ContainerUsage::from) {
+                let entry = used.entry(usage.uid).or_default();
+                entry.0 += i64::try_from(usage.usage.working_set_bytes).unwrap_or(i64::MAX);
+                entry.1 += i64::try_from(usage.layer_bytes).unwrap_or(i64::MAX);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the runtime does not tell what pods use"),
+    }
+    let mut candidates: Vec<_> = agent
+        .mailboxes()
+        .into_iter()
+        .filter(|mailbox| mailbox.grace_s().is_none())
+        .map(|mailbox| (mailbox.latest(), mailbox))
+        .filter(|(pod, _)| !pod.is_over() && pod.spec().priority.unwrap_or(0) < CRITICAL_PRIORITY)
+        .collect();
+    candidates.sort_by_key(|(pod, _)| rank(pod, &used, now.memory));
+    let Some((pod, mailbox)) = candidates.pop() else { return };
+    let (what, threshold, available) = if now.memory {
+        let threshold = format!("{}Mi", agent.config.eviction.memory_available_bytes >> 20);
+        ("memory", threshold, format!("{}Ki", free.memory_bytes / 1024))
+    } else {
+        let threshold = format!("{}%", agent.config.eviction.disk_available_percent);
+        ("ephemeral-storage", threshold, format!("{}%", free.disk_percent))
+    };
+    let message = format!(
+        "The node was low on resource: {what}. Threshold quantity: {threshold}, available: {available}. "
+    );
+    tracing::warn!(pod = pod.title(), what, "evicting a pod");
+    agent.tell(&pod, None, EventType::Warning, "Evicted", message.clone());
+    let verdict = Verdict { reason: "Evicted".to_string(), message, disruption: true, rejected: false };
+    mailbox.condemn(verdict, 0);
+}
+
+/// Ascending, so that the last one goes first: those beyond what they asked for, the less important, the larger.
+fn rank(pod: &Pod, used: &HashMap<String, (i64, i64)>, memory: bool) -> (bool, i64, i64) {
+    let (memory_used, disk_used) = used.get(pod.uid()).copied().unwrap_or_default();
+    let name = if memory { "memory" } else { "ephemeral-storage" };
+    let used = if memory { memory_used } else { disk_used };
+    let beyond = used - pod_total(pod, false, name).0;
+    (beyond > 0, -i64::from(pod.spec().priority.unwrap_or(0)), beyond)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, priority: i32, request: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {"uid": uid}, "spec": {"priority": priority,
+            "containers": [{"name": "a", "resources": {"requests": {"memory": request}}}]}}))
+        .unwrap()
+    }
+
+    #[test]
+    fn who_uses_more_than_it_asked_for_goes_before_the_important_and_the_modest() {
+        let used = HashMap::from([
+            ("greedy".to_string(), (300 << 20, 0)),
+            ("important".to_string(), (900 << 20, 0)),
+            ("modest".to_string(), (500 << 20, 0)),
+        ]);
+        let mut pods = [pod("modest", 0, "1Gi"), pod("greedy", 0, "100Mi"), pod("important", 1000, "100Mi")];
+        pods.sort_by_key(|pod| rank(pod, &used, true));
+        let order: Vec<_> = pods.iter().rev().map(|pod| pod.uid().to_string()).collect();
+        assert_eq!(order, ["greedy", "important", "modest"]);
+    }
+}
