@@ -87,6 +87,87 @@ fn every_row_should_stand_on_its_own() {
     }
 }
 
+/// Trees that no schema has checked must not make anything panic: the last line of defence is behind the first.
+#[test]
+fn no_value_at_any_place_should_make_a_kind_panic() {
+    let odd = [
+        json!(null),
+        json!(-1),
+        json!(1.5),
+        json!("x"),
+        json!("%"),
+        json!([]),
+        json!({}),
+        json!([[], {}, 7]),
+    ];
+    let now = "2026-01-01T00:00:00Z".parse().expect("a time");
+    let mut count = 0;
+    for kind in kinds() {
+        let row = row(&kind);
+        let good = prepared(&row, kind["object"].clone());
+        for pointer in pointers(&good, String::new()) {
+            for value in &odd {
+                let mut bad = good.clone();
+                *bad.pointer_mut(&pointer).expect("a place") = value.clone();
+                count += 1;
+                exercise(&row, &bad, &good, now);
+            }
+        }
+    }
+    assert!(count > 5000, "only {count}");
+}
+
+fn exercise(row: &Row, bad: &Value, good: &Value, now: jiff::Timestamp) {
+    let mut object = bad.clone();
+    row.strategy.set_defaults(&mut object);
+    row.strategy.prepare_for_create(&mut object, &CONTEXT);
+    let mut changed = bad.clone();
+    for subresource in [None, Some("status"), Some("resize"), Some("ephemeralcontainers"), Some("approval")] {
+        let context = WriteContext { subresource, ..CONTEXT };
+        row.strategy.prepare_for_update(&mut changed, good, &context);
+        let _ = row.strategy.validate_update(&changed, good, &context);
+        let _ = row.strategy.validate_update(good, bad, &context);
+    }
+    let _ = api::meta::validate(bad, row);
+    let _ = api::meta::validate_update(bad, good, row);
+    let _ = row.strategy.validate(bad);
+    let _ = row.strategy.validate_create(bad);
+    let _ = row.strategy.warnings(bad, Some(good));
+    let _ = row.strategy.selectable_fields(bad);
+    let _ = row.strategy.grace_period_seconds(bad, None);
+    let _ = row.strategy.generation_grows(bad, good);
+    for version in &row.served {
+        let mut converted = bad.clone();
+        api::convert::convert(row, &mut converted, &row.storage, version);
+        let columns = api::columns::for_row(row, version);
+        assert_eq!(
+            columns.cells(&converted, now).len(),
+            columns.definitions().as_array().expect("a list").len()
+        );
+        api::convert::convert(row, &mut converted, version, &row.storage);
+    }
+}
+
+/// Where there is something in a tree.
+fn pointers(value: &Value, here: String) -> Vec<String> {
+    let below: Vec<String> = match value {
+        Value::Object(fields) => fields
+            .iter()
+            .flat_map(|(key, value)| {
+                let key = key.replace('~', "~0").replace('/', "~1");
+                pointers(value, format!("{here}/{key}"))
+            })
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .flat_map(|(index, value)| pointers(value, format!("{here}/{index}")))
+            .collect(),
+        _ => Vec::new(),
+    };
+    std::iter::once(here).chain(below).collect()
+}
+
 /// Every kind that the case files describe.
 fn kinds() -> Vec<Value> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
