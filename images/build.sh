@@ -111,6 +111,12 @@ root="$work/root-busybox"
 mkdir -p "$root"/{etc,tmp,root,proc,sys,dev,var/run}
 chmod 1777 "$root/tmp"
 users "$root" && busybox_into "$root"
+# Though linked statically, busybox loads the C library to resolve names.
+mkdir -p "$work/libc" && (cd "$work" && apt-get download -qq libc6 2>/dev/null && dpkg-deb -x libc6*.deb libc && rm libc6*.deb)
+for library in $(cd "$work/libc" && find . \( -name 'libc.so.*' -o -name 'libnss_*.so.*' -o -name 'libresolv.so.*' -o -name 'ld-linux*' \)); do
+    mkdir -p "$root/$(dirname "$library")"
+    cp -a "$work/libc/$library" "$root/$library"
+done
 layer "$root" "$work/busybox.tar"
 archive busybox:latest "{\"Env\":[$path],\"Cmd\":[\"sh\"]}" "$work/busybox.tar"
 # Outside runtimes such as containerd hold a pod's namespaces with this one.

@@ -121,8 +121,6 @@ pub struct UninstallOptions {
 pub struct TokenOptions {
     #[command(subcommand)]
     pub action: TokenAction,
-    #[command(flatten)]
-    pub common: CommonOptions,
 }
 
 #[derive(Subcommand, Clone)]
@@ -132,6 +130,8 @@ pub enum TokenAction {
         /// How many hours it is good for
         #[arg(long, default_value_t = 24, value_name = "HOURS")]
         hours: u32,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
     },
 }
 

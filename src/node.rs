@@ -51,6 +51,10 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
     if settings.runtime_endpoint.is_none() {
         let runtime = Arc::new(embedded_runtime::start(settings, network, parts.shutdown()).await?);
         kubelet.image_loader = Some(Arc::new(Archives(runtime)));
+    } else {
+        let scratch = settings.data_dir.join("scratch");
+        kubelet.image_loader =
+            Some(Arc::new(kubelet::ContainerdLoader::new(&kubelet.runtime_endpoint, scratch)));
     }
     parts.start("kubelet", kubelet::run(kubelet, access.kubelet, parts.shutdown()));
     let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, ip);
@@ -75,14 +79,14 @@ fn kubelet_config(
         &settings.node_name,
         settings.node_ip,
         endpoint,
-        settings.data_dir.join("kubelet"),
+        kubelet_dir(settings),
         Arc::new(certificate),
         &access.authority_pem,
     );
     config.pod_log_dir = pod_log_dir(settings);
     config.cluster_dns = vec![IpAddr::V4(settings.dns_address())];
     config.cluster_domain = CLUSTER_DOMAIN.to_string();
-    config.cgroup_root = format!("/{}", settings.instance);
+    config.cgroup_root = cgroup_root(settings);
     config.serving.address = settings.agent_address;
     config.version = KUBERNETES_VERSION.to_string();
     Ok(config)
@@ -123,6 +127,7 @@ pub fn destroy_pods(settings: &Settings) -> anyhow::Result<()> {
         let workers = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         workers.block_on(embedded_runtime::destroy_pods(settings))?;
     }
+    kubelet::destroy(&kubelet_dir(settings), &cgroup_root(settings))?;
     // The pods are gone, and so is their claim to addresses.
     match std::fs::remove_dir_all(settings.data_dir.join("network/leases")) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -130,6 +135,14 @@ pub fn destroy_pods(settings: &Settings) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+fn kubelet_dir(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("kubelet")
+}
+
+fn cgroup_root(settings: &Settings) -> String {
+    format!("/{}", settings.instance)
 }
 
 fn node_ipv4(settings: &Settings) -> anyhow::Result<Ipv4Addr> {

@@ -29,6 +29,7 @@ pub fn check_node() -> anyhow::Result<()> {
             problems.push(format!("{path} is missing: {purpose}"));
         }
     }
+    problems.extend(network::missing_kernel_features());
     if problems.is_empty() {
         return Ok(());
     }

@@ -14,11 +14,11 @@ use crate::identities;
 use crate::settings::Settings;
 
 pub fn run(options: &TokenOptions) -> anyhow::Result<()> {
-    let settings = Settings::resolve(&options.common)?;
     let workers = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match options.action {
-        TokenAction::Create { hours } => {
-            let token = workers.block_on(create(&settings, hours))?;
+    match &options.action {
+        TokenAction::Create { hours, common } => {
+            let settings = Settings::resolve(common)?;
+            let token = workers.block_on(create(&settings, *hours))?;
             println!("{token}");
             let server =
                 format!("https://{}", std::net::SocketAddr::new(settings.node_ip, settings.secure_port));

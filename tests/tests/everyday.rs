@@ -288,7 +288,7 @@ fn containers_of_a_pod_share_and_probes_act() {
     };
     assert!(!exec(&["wget", "-q", "-O", "-", "http://127.0.0.1:8080/now"]).is_empty());
     assert_eq!(exec(&["cat", "/settings/text"]), "hello from a config map");
-    assert_eq!(exec(&["printenv", "PASSWORD"]).trim(), "swordfish");
+    assert_eq!(exec(&["sh", "-c", "echo $PASSWORD"]).trim(), "swordfish");
 
     let probes = cluster.manifest("probes.yml", concat!(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: probed}\nspec:\n  terminationGracePeriodSeconds: 0\n  volumes:\n",
