@@ -66,6 +66,12 @@ impl Graph {
         uids.filter_map(|dependent| Some((dependent.clone(), self.nodes.get(dependent)?.clone()))).collect()
     }
 
+    /// Whether a dependent of this object is itself being deleted in the foreground: then they may wait for each other.
+    pub fn may_be_in_a_circle(&self, uid: &str) -> bool {
+        let dependents = self.dependents.get(uid).into_iter().flatten();
+        dependents.filter_map(|dependent| self.nodes.get(dependent)).any(|dependent| dependent.foreground)
+    }
+
     /// Takes over an object as it is now.
     pub fn upsert(&mut self, uid: &str, node: Node) -> Work {
         let mut work = Work::default();

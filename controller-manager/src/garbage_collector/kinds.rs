@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::Informer;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta};
 use parking_lot::Mutex;
@@ -77,9 +80,28 @@ impl Resource for OwnedMeta {
     }
 }
 
+/// Where the objects of a kind come from.
+pub(super) trait Feed: Send + Sync {
+    /// Resolves when the first complete list was taken over.
+    fn synced(&self) -> BoxFuture<'static, bool>;
+}
+
+/// A subscription to an informer of any type. It ends when this is dropped.
+pub(super) struct Following<K> {
+    pub informer: Informer<K>,
+    pub _alive: Arc<()>,
+}
+
+impl<K: client::Watched> Feed for Following<K> {
+    fn synced(&self) -> BoxFuture<'static, bool> {
+        let informer = self.informer.clone();
+        async move { informer.synced().await }.boxed()
+    }
+}
+
 struct Watched {
     served: Served,
-    informer: Option<Informer<OwnedMeta>>,
+    feed: Option<Box<dyn Feed>>,
 }
 
 #[derive(Default)]
@@ -116,15 +138,15 @@ impl Kinds {
         for (kind, served) in now {
             known.entry(kind).or_insert_with(|| {
                 added.push(served.clone());
-                Watched { served, informer: None }
+                Watched { served, feed: None }
             });
         }
         (added, removed)
     }
 
-    pub fn watching(&self, resource: &ApiResource, informer: Informer<OwnedMeta>) {
+    pub fn watching(&self, resource: &ApiResource, feed: Box<dyn Feed>) {
         if let Some(watched) = self.by_kind.lock().get_mut(&key(resource)) {
-            watched.informer = Some(informer);
+            watched.feed = Some(feed);
         }
     }
 
@@ -133,10 +155,14 @@ impl Kinds {
     }
 
     pub async fn wait_until_synced(&self) {
-        let informers: Vec<_> =
-            self.by_kind.lock().values().filter_map(|watched| watched.informer.clone()).collect();
-        for informer in informers {
-            informer.synced().await;
+        let feeds: Vec<_> = self
+            .by_kind
+            .lock()
+            .values()
+            .filter_map(|watched| Some(watched.feed.as_ref()?.synced()))
+            .collect();
+        for synced in feeds {
+            synced.await;
         }
     }
 }

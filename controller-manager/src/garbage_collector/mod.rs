@@ -12,12 +12,18 @@ mod kinds;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use client::{Change, ErrorExt, Outcome, Queue, Scope, queue};
+use client::{Change, ErrorExt, Informer, Outcome, Queue, Scope, Watched, queue};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{
+    Endpoints, Namespace, Node as CoreNode, Pod, ReplicationController, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::core::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
 use parking_lot::Mutex;
 use serde_json::json;
 use tracing::{debug, info, warn};
@@ -26,7 +32,7 @@ use crate::common::served::deletable;
 use crate::common::{Context, ReconcileError, Reconciled};
 use decide::{Decision, OwnerState};
 use graph::{FOREGROUND, Graph, Node, ORPHAN, Work};
-use kinds::{Kinds, OwnedMeta};
+use kinds::{Feed, Kinds, OwnedMeta};
 
 const WORKERS: usize = 8;
 
@@ -103,14 +109,8 @@ impl Collector {
             }
         }
         for kind in added {
-            let informer = self.context.informers.get_with::<OwnedMeta>(&kind.resource, Scope::all());
-            let (weak, resource) = (Arc::downgrade(self), kind.resource.clone());
-            informer.on_change(move |change| {
-                if let Some(collector) = weak.upgrade() {
-                    collector.changed(&resource.group, &resource.kind, change);
-                }
-            });
-            self.kinds.watching(&kind.resource, informer);
+            let feed = self.feed(&kind.resource);
+            self.kinds.watching(&kind.resource, feed);
         }
         if !self.kinds.ready() {
             self.kinds.wait_until_synced().await;
@@ -124,15 +124,54 @@ impl Collector {
         Ok(Outcome::Done)
     }
 
-    fn changed(&self, group: &str, kind: &str, change: &Change<OwnedMeta>) {
-        let meta = &change.object().metadata;
+    /// Kinds that another controller watches as a whole anyway are not watched a second time.
+    fn feed(self: &Arc<Self>, resource: &ApiResource) -> Box<dyn Feed> {
+        match (resource.group.as_str(), resource.kind.as_str()) {
+            ("", "Pod") => self.follow(resource, self.context.all::<Pod>()),
+            ("", "Node") => self.follow(resource, self.context.all::<CoreNode>()),
+            ("", "Service") => self.follow(resource, self.context.all::<Service>()),
+            ("", "Endpoints") => self.follow(resource, self.context.all::<Endpoints>()),
+            ("", "Namespace") => self.follow(resource, self.context.all::<Namespace>()),
+            ("", "ReplicationController") => {
+                self.follow(resource, self.context.all::<ReplicationController>())
+            }
+            ("apps", "ReplicaSet") => self.follow(resource, self.context.all::<ReplicaSet>()),
+            ("apps", "Deployment") => self.follow(resource, self.context.all::<Deployment>()),
+            ("apps", "DaemonSet") => self.follow(resource, self.context.all::<DaemonSet>()),
+            ("apps", "StatefulSet") => self.follow(resource, self.context.all::<StatefulSet>()),
+            ("apps", "ControllerRevision") => self.follow(resource, self.context.all::<ControllerRevision>()),
+            ("batch", "Job") => self.follow(resource, self.context.all::<Job>()),
+            ("batch", "CronJob") => self.follow(resource, self.context.all::<CronJob>()),
+            ("discovery.k8s.io", "EndpointSlice") => {
+                self.follow(resource, self.context.all::<EndpointSlice>())
+            }
+            _ => self.follow(resource, self.context.informers.get_with::<OwnedMeta>(resource, Scope::all())),
+        }
+    }
+
+    fn follow<K: Watched>(self: &Arc<Self>, resource: &ApiResource, informer: Informer<K>) -> Box<dyn Feed> {
+        let (weak, resource, alive) = (Arc::downgrade(self), resource.clone(), Arc::new(()));
+        let subscribed = Arc::downgrade(&alive);
+        informer.on_change(move |change| {
+            // A shared informer outlives the kind's time in discovery.
+            if subscribed.strong_count() > 0
+                && let Some(collector) = weak.upgrade()
+            {
+                collector.changed(&resource.group, &resource.kind, change);
+            }
+        });
+        Box::new(kinds::Following { informer, _alive: alive })
+    }
+
+    fn changed<K: Watched>(&self, group: &str, kind: &str, change: &Change<K>) {
+        let meta = change.object().meta();
         let Some(uid) = meta.uid.as_deref() else { return };
         let work = match change {
             Change::Deleted(_) => self.graph.lock().remove(uid),
             Change::Added(_) => self.graph.lock().upsert(uid, Node::new(group, kind, meta)),
             Change::Modified { old, .. } => {
                 let mut graph = self.graph.lock();
-                if let Some(before) = old.metadata.uid.as_deref().filter(|before| *before != uid) {
+                if let Some(before) = old.meta().uid.as_deref().filter(|before| *before != uid) {
                     let work = graph.remove(before);
                     let more = graph.upsert(uid, Node::new(group, kind, meta));
                     drop(graph);
@@ -186,6 +225,9 @@ impl Collector {
             Decision::Keep => {}
             Decision::DropOwners(lost) => drop_owners(&api, &live.metadata, &lost).await?,
             Decision::Delete(policy) => {
+                if policy == decide::Policy::Foreground && self.graph.lock().may_be_in_a_circle(uid) {
+                    return self.unblock_owners(uid, &api, &live.metadata).await;
+                }
                 debug!(kind = %node.kind, namespace = %node.namespace, name = %node.name, ?policy, "collecting");
                 let preconditions = Preconditions {
                     uid: Some(uid.into()),
@@ -199,6 +241,33 @@ impl Collector {
                 ignore_not_found(api.delete(&node.name, &params).await.map(|_| ()))?;
             }
         }
+        Ok(Outcome::Done)
+    }
+
+    /// Owners and dependents that all wait for each other to go would wait for ever: this object no longer holds its owners up.
+    async fn unblock_owners(&self, uid: &str, api: &Api<DynamicObject>, meta: &ObjectMeta) -> Reconciled {
+        let mut owners = meta.owner_references.clone().unwrap_or_default();
+        let blocks = owners.iter().any(|owner| owner.block_owner_deletion == Some(true));
+        let name = meta.name.as_deref().unwrap_or_default();
+        if blocks {
+            owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+            let patch = json!({ "metadata": {
+                "uid": uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
+            }});
+            ignore_not_found(
+                api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
+            )?;
+            // The next look reads the object as it is then.
+            return Ok(Outcome::Retry);
+        }
+        let preconditions =
+            Preconditions { uid: Some(uid.into()), resource_version: meta.resource_version.clone() };
+        let params = DeleteParams {
+            preconditions: Some(preconditions),
+            propagation_policy: Some(kube::api::PropagationPolicy::Foreground),
+            ..DeleteParams::default()
+        };
+        ignore_not_found(api.delete(name, &params).await.map(|_| ()))?;
         Ok(Outcome::Done)
     }
 

@@ -20,6 +20,8 @@ use crate::common::pods;
 
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
 pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// How often the pod's index had failed before this pod.
+pub(super) const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 const FIRST_BACKOFF_S: u64 = 10;
 const LONGEST_BACKOFF_S: u64 = 600;
 
@@ -39,12 +41,20 @@ pub(super) struct Plan {
     pub delete: Vec<Arc<Pod>>,
     pub create: usize,
     /// The completion indexes of the pods to create, for indexed jobs.
-    pub indexes: Vec<i32>,
+    pub indexes: Vec<Slot>,
     /// Pods whose finalizer is to be removed once the status is written.
     pub release: Vec<Arc<Pod>>,
     /// The job has been finished for long enough.
     pub delete_job: bool,
     pub recheck: Option<Duration>,
+}
+
+/// One index to try.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Slot {
+    pub index: i32,
+    /// How often it failed before, where that is limited.
+    pub failures: Option<i32>,
 }
 
 pub(super) fn has_finalizer(pod: &Pod) -> bool {
@@ -69,11 +79,17 @@ fn index_of(pod: &Pod) -> Option<i32> {
     pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
+fn failures_before(pod: &Pod) -> i32 {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(INDEX_FAILURES)).and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 /// The outcome of a job, once it is known.
 #[derive(Clone, Debug, PartialEq)]
-enum Ending {
-    Succeeded,
-    Failed { reason: String, message: String },
+struct Ending {
+    success: bool,
+    reason: String,
+    message: String,
 }
 
 struct Count<'a> {
@@ -82,6 +98,7 @@ struct Count<'a> {
     snapshot: &'a Snapshot<'a>,
     status: JobStatus,
     completed: BTreeSet<i32>,
+    failed_indexes: BTreeSet<i32>,
     release: Vec<Arc<Pod>>,
     fail_job: Option<String>,
     active: Vec<Arc<Pod>>,
@@ -170,6 +187,8 @@ impl<'a> Count<'a> {
         let status = job.status.clone().unwrap_or_default();
         let text = status.completed_indexes.as_deref().unwrap_or_default();
         let completed = indexes::parse(text, spec.completions.unwrap_or(0));
+        let text = status.failed_indexes.as_deref().unwrap_or_default();
+        let failed_indexes = indexes::parse(text, spec.completions.unwrap_or(0));
         let active = snapshot.pods.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
         let terminating =
             snapshot.pods.iter().filter(|pod| pods::is_terminating(pod) && !pods::is_finished(pod)).count();
@@ -179,6 +198,7 @@ impl<'a> Count<'a> {
             snapshot,
             status,
             completed,
+            failed_indexes,
             release: Vec::new(),
             fail_job: None,
             active,
@@ -240,6 +260,8 @@ impl<'a> Count<'a> {
             match policy::judge(self.job, pod) {
                 Verdict::Ignore => {}
                 verdict => {
+                    let index_failed = self.exhausts_index(pod, &verdict);
+                    self.failed_indexes.extend(index_of(pod).filter(|_| index_failed));
                     if let Verdict::FailJob(message) = verdict {
                         self.fail_job.get_or_insert(message);
                     }
@@ -251,7 +273,29 @@ impl<'a> Count<'a> {
         } else {
             return;
         }
-        self.release.push(pod.clone());
+        if !self.is_needed_for_its_index(pod) {
+            self.release.push(pod.clone());
+        }
+    }
+
+    /// Whether this failed pod was the last try of its index.
+    fn exhausts_index(&self, pod: &Pod, verdict: &Verdict) -> bool {
+        let Some(limit) = self.spec.backoff_limit_per_index else { return false };
+        *verdict == Verdict::FailIndex || failures_before(pod) >= limit
+    }
+
+    /// The last failed pod of an index remembers how often that index failed; it must not go before it is replaced.
+    fn is_needed_for_its_index(&self, pod: &Pod) -> bool {
+        if self.spec.backoff_limit_per_index.is_none() || pods::phase(pod) == "Succeeded" {
+            return false;
+        }
+        let Some(index) = index_of(pod) else { return false };
+        let replaced = self
+            .snapshot
+            .pods
+            .iter()
+            .any(|other| index_of(other) == Some(index) && failures_before(other) > failures_before(pod));
+        !(replaced || self.completed.contains(&index) || self.failed_indexes.contains(&index))
     }
 
     fn succeeded(&self) -> i32 {
@@ -272,13 +316,15 @@ impl<'a> Count<'a> {
         if let Some(known) = self.known_verdict() {
             return Some(known);
         }
-        let failed = |reason: &str, message: String| Some(Ending::Failed { reason: reason.into(), message });
+        let failed = |reason: &str, message: &str| {
+            Some(Ending { success: false, reason: reason.into(), message: message.into() })
+        };
         if let Some(message) = &self.fail_job {
-            return failed("PodFailurePolicy", message.clone());
+            return failed("PodFailurePolicy", message);
         }
         let limit = self.spec.backoff_limit.unwrap_or(6);
         if self.failed() > limit || self.restarts_exceed(limit) {
-            return failed("BackoffLimitExceeded", "Job has reached the specified backoff limit".into());
+            return failed("BackoffLimitExceeded", "Job has reached the specified backoff limit");
         }
         let start = self.status.start_time.as_ref().map(|time| time.0);
         let deadline = self.spec.active_deadline_seconds.zip(start);
@@ -287,27 +333,58 @@ impl<'a> Count<'a> {
                 now >= start.checked_add(seconds(limit)).unwrap_or(Timestamp::MAX)
             })
         {
-            return failed("DeadlineExceeded", "Job was active longer than specified deadline".into());
+            return failed("DeadlineExceeded", "Job was active longer than specified deadline");
+        }
+        if self.spec.max_failed_indexes.is_some_and(|limit| count(self.failed_indexes.len()) > limit) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return failed("MaxFailedIndexesExceeded", message);
+        }
+        self.success().or_else(|| {
+            let settled = count(self.failed_indexes.len()) + self.succeeded();
+            let all = self.spec.completions.is_some_and(|completions| settled >= completions);
+            let some_failed = !self.failed_indexes.is_empty();
+            if all && some_failed { failed("FailedIndexes", "Job has failed indexes") } else { None }
+        })
+    }
+
+    fn success(&self) -> Option<Ending> {
+        let success =
+            |reason: &str, message: String| Some(Ending { success: true, reason: reason.into(), message });
+        let rules = self.spec.success_policy.iter().flat_map(|policy| policy.rules.iter());
+        for (number, rule) in rules.enumerate() {
+            let chosen = rule.succeeded_indexes.as_deref();
+            let chosen = chosen.map(|text| indexes::parse(text, self.spec.completions.unwrap_or(0)));
+            let met = match &chosen {
+                Some(chosen) => chosen.intersection(&self.completed).count(),
+                None => self.completed.len(),
+            };
+            let all = chosen.as_ref().map_or(usize::MAX, BTreeSet::len);
+            let needed = rule.succeeded_count.and_then(|needed| usize::try_from(needed).ok()).unwrap_or(all);
+            if met >= needed {
+                return success("SuccessPolicy", format!("Matched rules at index {number}"));
+            }
         }
         let done = match self.spec.completions {
             None => self.succeeded() > 0 && self.active.is_empty(),
             Some(completions) => self.succeeded() >= completions,
         };
-        done.then_some(Ending::Succeeded)
+        if done {
+            success("CompletionsReached", "Reached expected number of succeeded pods".into())
+        } else {
+            None
+        }
     }
 
     /// The verdict that an earlier pass wrote down; it is not taken back while pods wind down.
     fn known_verdict(&self) -> Option<Ending> {
-        let find = |type_: &str| {
-            let conditions = self.status.conditions.iter().flatten();
-            conditions.into_iter().find(|condition| condition.type_ == type_ && condition.status == "True")
-        };
-        if find("SuccessCriteriaMet").is_some() {
-            return Some(Ending::Succeeded);
-        }
-        find("FailureTarget").map(|condition| Ending::Failed {
-            reason: condition.reason.clone().unwrap_or_default(),
-            message: condition.message.clone().unwrap_or_default(),
+        let mut conditions =
+            self.status.conditions.iter().flatten().filter(|condition| condition.status == "True");
+        let known = conditions
+            .find(|known| matches!(known.type_.as_str(), "SuccessCriteriaMet" | "FailureTarget"))?;
+        Some(Ending {
+            success: known.type_ == "SuccessCriteriaMet",
+            reason: known.reason.clone().unwrap_or_default(),
+            message: known.message.clone().unwrap_or_default(),
         })
     }
 
@@ -335,23 +412,18 @@ impl<'a> Count<'a> {
 
     /// First that the end is near, then, when no pod is left, that it has come.
     fn report_verdict(&mut self, verdict: &Ending, now: Timestamp) {
-        let (target, end, reason, message) = match verdict {
-            Ending::Succeeded => (
-                "SuccessCriteriaMet",
-                "Complete",
-                "CompletionsReached",
-                "Reached expected number of succeeded pods",
-            ),
-            Ending::Failed { reason, message } => {
-                ("FailureTarget", "Failed", reason.as_str(), message.as_str())
-            }
-        };
+        let (target, end) =
+            if verdict.success { ("SuccessCriteriaMet", "Complete") } else { ("FailureTarget", "Failed") };
+        let (reason, message) = (verdict.reason.as_str(), verdict.message.as_str());
+        // Nothing will be tried again: what was kept for that can go.
+        let tracked = self.snapshot.pods.iter().filter(|pod| self.is_tracked(pod) && !pods::is_active(pod));
+        self.release = tracked.cloned().collect();
         set_condition(&mut self.status, target, "True", reason, message, now);
         let uncounted = self.status.uncounted_terminated_pods.as_ref();
         let all_counted = uncounted.is_none_or(|pods| pods.succeeded.is_none() && pods.failed.is_none());
         if self.active.is_empty() && self.terminating == 0 && all_counted && self.release.is_empty() {
             set_condition(&mut self.status, end, "True", reason, message, now);
-            if *verdict == Ending::Succeeded {
+            if verdict.success {
                 self.status.completion_time = Some(Time(now));
             }
             self.status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
@@ -378,7 +450,10 @@ impl<'a> Count<'a> {
                 i32::try_from(self.active.len()).unwrap_or(i32::MAX).min(parallelism)
             }
             None => parallelism,
-            Some(completions) => parallelism.min((completions - self.succeeded()).max(0)),
+            Some(completions) => {
+                let settled = self.succeeded() + count(self.failed_indexes.len());
+                parallelism.min((completions - settled).max(0))
+            }
         };
         let wanted = usize::try_from(wanted).unwrap_or(0);
         let mut active = self.active.clone();
@@ -396,18 +471,49 @@ impl<'a> Count<'a> {
         if missing == 0 {
             return;
         }
-        if let Some(wait) = self.backoff(now) {
+        let per_index = self.spec.backoff_limit_per_index.is_some();
+        if let Some(wait) = self.backoff(now, None).filter(|_| !per_index) {
             plan.recheck = Some(wait);
             return;
         }
         plan.create = missing;
         if is_indexed(self.job) {
-            let taken: BTreeSet<i32> = active.iter().filter_map(|pod| index_of(pod)).collect();
-            let free = (0..self.spec.completions.unwrap_or(0))
-                .filter(|index| !taken.contains(index) && !self.completed.contains(index));
-            plan.indexes = free.take(missing).collect();
-            plan.create = plan.indexes.len();
+            self.plan_indexes(plan, &active, missing, now);
         }
+    }
+
+    /// Chooses the lowest indexes that are neither settled nor taken, nor waiting for their own back-off.
+    fn plan_indexes(&self, plan: &mut Plan, active: &[Arc<Pod>], missing: usize, now: Timestamp) {
+        let per_index = self.spec.backoff_limit_per_index.is_some();
+        let mut taken: BTreeSet<i32> = active.iter().filter_map(|pod| index_of(pod)).collect();
+        if self.replaces_only_failed() {
+            let leaving =
+                self.snapshot.pods.iter().filter(|pod| pods::is_terminating(pod) && !pods::is_finished(pod));
+            taken.extend(leaving.filter_map(|pod| index_of(pod)));
+        }
+        let free = (0..self.spec.completions.unwrap_or(0)).filter(|index| {
+            !(taken.contains(index) || self.completed.contains(index) || self.failed_indexes.contains(index))
+        });
+        for index in free {
+            if plan.indexes.len() == missing {
+                break;
+            }
+            if !per_index {
+                plan.indexes.push(Slot { index, failures: None });
+                continue;
+            }
+            if let Some(wait) = self.backoff(now, Some(index)) {
+                plan.recheck = earliest(plan.recheck, Some(wait));
+                continue;
+            }
+            let of_index =
+                self.snapshot.pods.iter().filter(|pod| index_of(pod) == Some(index) && self.is_failed(pod));
+            let failures = of_index
+                .map(|pod| failures_before(pod) + i32::from(policy::judge(self.job, pod) != Verdict::Ignore))
+                .max();
+            plan.indexes.push(Slot { index, failures: Some(failures.unwrap_or(0)) });
+        }
+        plan.create = plan.indexes.len();
     }
 
     /// Pods of an indexed job whose index is done, out of range, or taken by another; they are taken out of `active`.
@@ -426,10 +532,13 @@ impl<'a> Count<'a> {
         misplaced
     }
 
-    /// How long to wait before the next pod: doubled with every failure since the last success.
-    fn backoff(&self, now: Timestamp) -> Option<Duration> {
+    /// How long to wait before the next pod (of one index): doubled with every failure since the last success.
+    fn backoff(&self, now: Timestamp, index: Option<i32>) -> Option<Duration> {
         let ended = |wanted: &str| {
-            let pods = self.snapshot.pods.iter().filter(move |pod| pods::phase(pod) == wanted);
+            let pods =
+                self.snapshot.pods.iter().filter(move |pod| {
+                    pods::phase(pod) == wanted && (index.is_none() || index_of(pod) == index)
+                });
             pods.filter_map(|pod| finish_time(pod)).collect::<Vec<_>>()
         };
         let last_success = ended("Succeeded").into_iter().max();
@@ -445,7 +554,6 @@ impl<'a> Count<'a> {
     }
 
     fn finish(mut self, mut plan: Plan) -> Plan {
-        let count = |pods: usize| i32::try_from(pods).unwrap_or(i32::MAX);
         let ready = self.active.iter().filter(|pod| pods::is_ready(pod)).count();
         self.status.active = Some(count(self.active.len())).filter(|active| *active > 0);
         self.status.ready = Some(count(ready));
@@ -454,11 +562,18 @@ impl<'a> Count<'a> {
             self.status.succeeded = Some(count(self.completed.len())).filter(|succeeded| *succeeded > 0);
             self.status.completed_indexes =
                 Some(indexes::format(&self.completed)).filter(|text| !text.is_empty());
+            if self.spec.backoff_limit_per_index.is_some() {
+                self.status.failed_indexes = Some(indexes::format(&self.failed_indexes));
+            }
         }
         plan.status = self.status;
         plan.release = self.release;
         plan
     }
+}
+
+fn count(pods: usize) -> i32 {
+    i32::try_from(pods).unwrap_or(i32::MAX)
 }
 
 /// When the last of a finished pod's containers ended.

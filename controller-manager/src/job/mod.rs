@@ -1,7 +1,7 @@
 //! Jobs: pods that run to their end.
 //!
-//! Guarantees: every finished pod is counted once (see `decide`); pods of a job that vanished are let go. Not yet: back-off limits
-//! per index and success policies, which are treated as if they were not set; jobs managed by others (`managedBy`) are left to them.
+//! Guarantees: every finished pod is counted once (see `decide`); pods of a job that vanished are let go. Jobs managed by
+//! others (`managedBy`) are left to them.
 
 mod decide;
 mod indexes;
@@ -28,7 +28,7 @@ use crate::common::claims::{ClaimIndex, settle_claims, sort_claims};
 use crate::common::owners::{PodOwner, watch_owner_and_pods};
 use crate::common::pod_control::{self, pod_from_template};
 use crate::common::{Context, ReconcileError, Reconciled, pods};
-use decide::{FINALIZER, INDEX, Plan, Snapshot};
+use decide::{FINALIZER, INDEX, INDEX_FAILURES, Plan, Slot, Snapshot};
 
 const WORKERS: usize = 5;
 const OURS: &str = "kubernetes.io/job-controller";
@@ -235,12 +235,14 @@ async fn remove_finalizer(api: &Api<Pod>, pod: &Pod) -> Result<(), kube::Error> 
     }
 }
 
-fn new_pod(job: &Job, owner: &OwnerReference, namespace: &str, index: Option<i32>) -> Pod {
+fn new_pod(job: &Job, owner: &OwnerReference, namespace: &str, slot: Option<Slot>) -> Pod {
     let template = job.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
     let mut pod = pod_from_template(&template, owner, namespace);
     pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.into());
-    let Some(index) = index else { return pod };
-    pod.metadata.annotations.get_or_insert_default().insert(INDEX.into(), index.to_string());
+    let Some(Slot { index, failures }) = slot else { return pod };
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(INDEX.into(), index.to_string());
+    annotations.extend(failures.map(|count| (INDEX_FAILURES.to_string(), count.to_string())));
     pod.metadata.labels.get_or_insert_default().insert(INDEX.into(), index.to_string());
     pod.metadata.generate_name = Some(pod_control::generate_name(&format!("{}-{index}", owner.name)));
     let Some(spec) = &mut pod.spec else { return pod };

@@ -9,6 +9,8 @@ use crate::common::pods;
 pub(super) enum Verdict {
     Count,
     Ignore,
+    /// The pod's index fails without another try.
+    FailIndex,
     /// The whole job fails, for this reason.
     FailJob(String),
 }
@@ -20,6 +22,7 @@ pub(super) fn judge(job: &Job, pod: &Pod) -> Verdict {
         let Some(cause) = matches(rule, pod) else { continue };
         return match rule.action.as_str() {
             "Ignore" => Verdict::Ignore,
+            "FailIndex" => Verdict::FailIndex,
             "FailJob" => Verdict::FailJob(format!("{cause} matching FailJob rule at index {number}")),
             _ => Verdict::Count,
         };

@@ -39,8 +39,12 @@ impl World {
             let mut pod = running_pod(&format!("p{}", self.made), "n");
             self.made += 1;
             pod.metadata.finalizers = Some(vec![FINALIZER.into()]);
-            if let Some(index) = plan.indexes.get(number) {
-                pod.metadata.annotations = Some([(INDEX.to_string(), index.to_string())].into());
+            if let Some(slot) = plan.indexes.get(number) {
+                let mut annotations =
+                    std::collections::BTreeMap::from([(INDEX.to_string(), slot.index.to_string())]);
+                annotations
+                    .extend(slot.failures.map(|count| (INDEX_FAILURES.to_string(), count.to_string())));
+                pod.metadata.annotations = Some(annotations);
             }
             self.pods.push(pod);
         }
@@ -195,4 +199,45 @@ fn a_failure_policy_ignores_disruptions_and_fails_fast_on_chosen_exit_codes() {
     world.pods[1].status.as_mut().unwrap().container_statuses = Some(serde_json::from_value(ended).unwrap());
     world.settle();
     assert_eq!(world.end(), Some(("Failed", "PodFailurePolicy")));
+}
+
+#[test]
+fn an_index_that_failed_too_often_is_given_up_while_the_others_go_on() {
+    let mut world = World::new(json!({
+        "parallelism": 2, "completions": 2, "completionMode": "Indexed", "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1
+    }));
+    world.settle();
+    world.pods[0].status.as_mut().unwrap().phase = Some("Failed".into());
+    world.settle();
+    assert!(has_finalizer(&world.pods[0]), "kept until it is replaced");
+    world.second = 60;
+    world.settle();
+    let retry = world.pods.last().unwrap();
+    assert_eq!((index_of(retry), failures_before(retry)), (Some(0), 1));
+    assert!(!has_finalizer(&world.pods[0]));
+    world.pods.last_mut().unwrap().status.as_mut().unwrap().phase = Some("Failed".into());
+    world.settle();
+    assert_eq!((world.running(), world.end()), (1, None));
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0"));
+    world.end_all("Succeeded");
+    world.settle();
+    assert_eq!(world.end(), Some(("Failed", "FailedIndexes")));
+    assert_eq!((world.status().completed_indexes.as_deref(), world.status().failed), (Some("1"), Some(2)));
+    assert!(world.pods.iter().all(|pod| !has_finalizer(pod)));
+}
+
+#[test]
+fn a_success_policy_ends_a_job_early() {
+    let policy = json!({"rules": [{"succeededIndexes": "0-1", "succeededCount": 1}]});
+    let mut world = World::new(json!({
+        "parallelism": 3, "completions": 3, "completionMode": "Indexed", "successPolicy": policy
+    }));
+    world.settle();
+    world.pods[2].status.as_mut().unwrap().phase = Some("Succeeded".into());
+    world.settle();
+    assert_eq!(world.end(), None, "index 2 is not among the chosen");
+    world.pods[1].status.as_mut().unwrap().phase = Some("Succeeded".into());
+    world.settle();
+    assert_eq!(world.end(), Some(("Complete", "SuccessPolicy")));
+    assert_eq!(world.running(), 0);
 }
