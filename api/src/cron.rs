@@ -45,6 +45,11 @@ struct Fields {
 pub struct ScheduleError(String);
 
 impl Schedule {
+    /// Reads a schedule.
+    pub fn parse(text: &str) -> Result<Self, ScheduleError> {
+        text.parse()
+    }
+
     /// The name of the time zone in the schedule itself, if any.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()

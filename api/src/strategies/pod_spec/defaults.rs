@@ -48,6 +48,7 @@ pub fn set_pod(spec: &mut Value) {
             }
         }
     }
+    // Deliberately simple: upstream prefers the sum of the containers' requests where there are any.
     if let Some(resources) = spec.get_mut("resources") {
         fill_requests(resources);
     }
@@ -86,6 +87,9 @@ fn set_container(container: &mut Value) {
         }
         if let Some(reference) = variable.get_mut("valueFrom").and_then(|f| f.get_mut("resourceFieldRef")) {
             set_divisor(reference);
+        }
+        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fileKeyRef")) {
+            reference.default_to("optional", false);
         }
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
