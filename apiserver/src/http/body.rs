@@ -58,6 +58,21 @@ async fn drain(mut body: RequestBody) {
     }
 }
 
+/// Reads the beginning of a text.
+pub(crate) async fn read_text(mut body: ResponseBody, bytes_max: usize) -> String {
+    let mut bytes = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Ok(data) = frame.into_data() {
+            bytes.extend_from_slice(&data);
+        }
+        if bytes.len() >= bytes_max {
+            bytes.truncate(bytes_max);
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A body of known bytes.
 pub(crate) fn full(bytes: impl Into<Bytes>) -> ResponseBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()

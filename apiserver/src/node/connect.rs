@@ -18,8 +18,11 @@ use crate::admission::{AdmissionRequest, Operation};
 use crate::auth::UserInfo;
 use crate::http::query::{Query, encode};
 use crate::http::respond::Failure;
-use crate::http::{BoxError, Request, Response};
+use crate::http::{BoxError, Request, Response, body};
 use crate::pipeline::{Core, Target, method_not_allowed};
+
+/// So much of an agent's refusal is passed on.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 /// A kind of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +96,22 @@ pub(crate) async fn connect(
         let response = streaming::proxy_upgrade(request, upstream).await.map_err(|e| bad_gateway(&e))?;
         return Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()));
     }
-    forward(request, upstream).await
+    let response = forward(request, upstream).await?;
+    if kind == Connect::Log && !response.status().is_success() {
+        return Err(log_failure(response).await);
+    }
+    Ok(response)
+}
+
+/// The agent's refusal, which is text, as the `Status` that clients of the API read.
+async fn log_failure(response: Response) -> Failure {
+    let reason = match response.status().as_u16() {
+        400 => Reason::BadRequest,
+        404 => Reason::NotFound,
+        _ => Reason::InternalError,
+    };
+    let text = body::read_text(response.into_body(), REFUSAL_BYTES_MAX).await;
+    ApiError::new(reason, text.trim()).into()
 }
 
 async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> Result<(), Failure> {
