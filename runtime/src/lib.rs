@@ -16,7 +16,7 @@
 //! the state; a Linux of 5.9 or newer.
 //!
 //! Deliberately absent: user namespaces, AppArmor and SELinux (ignored), checkpoints, quotas on what containers write.
-//! Not yet: zstd-packed layers, idmapped and recursively read-only mounts, hugepages, image volumes.
+//! Not yet: idmapped and recursively read-only mounts, hugepages, image volumes.
 
 mod cgroup;
 mod config;

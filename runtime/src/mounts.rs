@@ -42,6 +42,13 @@ pub(crate) fn shared_memory(target: &Path, size_bytes: u64) -> io::Result<()> {
     Ok(mount(Some("shm"), target, Some("tmpfs"), flags, Some(options.as_str()))?)
 }
 
+/// Mounts a file onto another, for reading only.
+pub(crate) fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    mount(Some(source), target, none, MsFlags::MS_BIND, none)?;
+    Ok(mount(none, target, none, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, none)?)
+}
+
 /// Unmounts; what is not mounted is unmounted. Detaches at once what is still in use.
 pub(crate) fn unmount(target: &Path) -> io::Result<()> {
     match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {

@@ -23,6 +23,8 @@ pub(crate) struct SandboxRecord {
     /// Absent when the pod uses the host's network.
     pub netns: Option<PathBuf>,
     pub addresses: Vec<IpAddr>,
+    /// False until everything of it is up; one that a crash has left so was never told to anyone.
+    pub complete: bool,
     pub stopped: bool,
 }
 

@@ -34,13 +34,20 @@ pub(crate) enum ShimError {
 }
 
 /// Starts the shim of a sandbox; when this returns it serves.
-pub(crate) async fn start(config: &Config, directory: &Path, shim: &ShimConfig) -> Result<(), ShimError> {
+pub(crate) async fn start(
+    executable: &Path,
+    config: &Config,
+    directory: &Path,
+    shim: &ShimConfig,
+) -> Result<(), ShimError> {
     let fail = |error: io::Error| ShimError::Start(error.to_string());
     let json = serde_json::to_vec(shim).map_err(|error| ShimError::Start(error.to_string()))?;
     files::replace(&directory.join("shim.json"), &json).map_err(fail)?;
-    let starter = tokio::process::Command::new(&config.shim_executable)
+    let starter = tokio::process::Command::new(executable)
         .args(&config.shim_arguments)
         .arg(directory)
+        // The agent's environment is none of the containers' business.
+        .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -49,7 +56,7 @@ pub(crate) async fn start(config: &Config, directory: &Path, shim: &ShimConfig) 
     let output = tokio::time::timeout(START_TIMEOUT, starter)
         .await
         .map_err(|_| ShimError::Start("it took too long".into()))?
-        .map_err(|error| ShimError::Start(format!("{}: {error}", config.shim_executable.display())))?;
+        .map_err(|error| ShimError::Start(format!("{}: {error}", executable.display())))?;
     if output.status.success() {
         Ok(())
     } else {

@@ -222,29 +222,28 @@ async fn exec(
     session.finish(outcome).await;
 }
 
-/// Waits for the program and its output. Output that something in the background still holds open is not waited for
-/// longer than the client is there.
+/// Waits for the program and its output, as long as the client is there. Without a client the streams are closed, which
+/// hangs a terminal up and ends most other programs.
 async fn run_to_end(
     process: &engine::ExecProcess,
     output: impl Future<Output = ()>,
     session: &CommandSession,
 ) -> Result<i32, Error> {
     tokio::pin!(output);
-    let mut output_ended = false;
-    let code = tokio::select! {
-        code = process.wait() => code?,
-        () = &mut output => {
-            output_ended = true;
-            process.wait().await?
+    let ended = async {
+        tokio::select! {
+            code = process.wait() => {
+                let code = code?;
+                output.await;
+                Ok(code)
+            }
+            () = &mut output => process.wait().await,
         }
     };
-    if !output_ended {
-        tokio::select! {
-            () = output => {}
-            () = session.gone.cancelled() => {}
-        }
+    tokio::select! {
+        code = ended => code,
+        () = session.gone.cancelled() => Err(Error::State("the client has gone".into())),
     }
-    Ok(code)
 }
 
 async fn attach(engine: &Engine, container: &str, options: CommandOptions, mut session: CommandSession) {

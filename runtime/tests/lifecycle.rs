@@ -205,3 +205,43 @@ async fn a_command_that_does_not_exist_should_fail_the_start_with_words() {
     assert!(status.message.contains("/no/such/program"));
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_crash_left_half_made_should_be_gone_after_a_restart() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("whole").await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let state = node.config.state.clone();
+    // A sandbox whose making was cut short: its record says so. Its shim runs, its namespace is there.
+    let broken = node.sandbox("half").await;
+    let path = state.join("sandboxes").join(&broken).join("sandbox.json");
+    let record = std::fs::read_to_string(&path).unwrap().replace("\"complete\":true", "\"complete\":false");
+    std::fs::write(&path, record).unwrap();
+    // Directories without records, a namespace of nobody, layers on their way.
+    std::fs::create_dir(state.join("containers/stray")).unwrap();
+    std::fs::create_dir(state.join("sandboxes/stray")).unwrap();
+    std::fs::write(state.join("netns/stray"), "").unwrap();
+    std::fs::create_dir_all(node.config.root.join("containers/stray/upper")).unwrap();
+    std::fs::create_dir_all(node.config.root.join("ingest/stray/fs")).unwrap();
+    node.restart().await;
+    for path in [
+        "containers/stray",
+        "sandboxes/stray",
+        "netns/stray",
+        &format!("sandboxes/{broken}"),
+        &format!("netns/{broken}"),
+    ] {
+        assert!(!state.join(path).exists(), "{path}");
+    }
+    for path in ["containers/stray", "ingest/stray"] {
+        assert!(!node.config.root.join(path).exists(), "{path}");
+    }
+    let items =
+        node.cri.list_pod_sandbox(ListPodSandboxRequest { filter: None }).await.unwrap().into_inner().items;
+    assert_eq!(items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), [sandbox.as_str()]);
+    assert_eq!(node.sh(&id, "echo fine").await, "fine");
+    node.finish().await;
+}

@@ -4,6 +4,8 @@
 
 mod helpers;
 
+use std::time::Duration;
+
 use helpers::{Member, Node, can_run, shell};
 use k8s_cri::v1::*;
 
@@ -205,5 +207,31 @@ async fn a_program_run_later_should_see_nothing_of_the_host() {
     assert_eq!(node.sh(&id, "cat /proc/1/cmdline").await.replace('\0', " ").trim(), "sleep 1000");
     let cgroup = node.sh(&id, "cat /proc/self/cgroup | grep memory || cat /proc/self/cgroup").await;
     assert!(cgroup.contains(&id), "{cgroup}");
+    node.finish().await;
+}
+
+/// The shape of CVE-2019-5736: the program that runs the containers must not be writable through a container, nor its
+/// secrets readable to others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shims_program_and_files_should_be_out_of_reach() {
+    if !can_run() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("shim").await;
+    let pid =
+        std::fs::read_to_string(node.config.state.join("sandboxes").join(&sandbox).join("shim.pid")).unwrap();
+    let executable = format!("/proc/{}/exe", pid.trim());
+    let error =
+        std::fs::OpenOptions::new().write(true).open(std::fs::read_link(&executable).unwrap()).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(30), "a read-only file system: {error}");
+    assert_eq!(std::fs::read(format!("/proc/{}/environ", pid.trim())).unwrap(), b"");
+    for directory in [&node.config.state, &node.config.root] {
+        assert_eq!(std::fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    let id = node.run(&sandbox, "umask; sleep 1000").await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(node.log(&id).await, ["stdout F 0022"]);
     node.finish().await;
 }

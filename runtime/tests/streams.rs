@@ -168,3 +168,30 @@ async fn ports_should_be_forwarded_into_the_pods_own_network() {
     assert!(text(error).await.contains("onnection refused"));
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_should_be_hung_up_when_its_client_goes() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("gone").await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let url = exec_url(&mut node, &id, &["sh", "-c", "sleep 4321; true"], true).await;
+    let session = open(&url, true).await;
+    for _ in 0..100 {
+        if node.sh(&id, "ps").await.contains("sleep 4321") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(node.sh(&id, "ps").await.contains("sleep 4321"));
+    drop(session);
+    for _ in 0..100 {
+        if !node.sh(&id, "ps").await.contains("sleep 4321") {
+            return node.finish().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the program outlives its terminal: {}", node.sh(&id, "ps").await);
+}

@@ -80,7 +80,8 @@ impl Meter {
             .collect();
         let record = sandbox.record.read().clone();
         let linux = record.config.linux.clone().unwrap_or_default();
-        let usage = engine.cgroups.usage(&linux.cgroup_parent).unwrap_or_default();
+        let group = Some(linux.cgroup_parent).filter(|group| !group.trim_matches('/').is_empty());
+        let usage = group.and_then(|group| engine.cgroups.usage(&group)).unwrap_or_default();
         let (nano_cores, _) = self.note(&sandbox.id, usage.cpu_ns, TreeUsage::default);
         let timestamp = time::now();
         PodSandboxStats {

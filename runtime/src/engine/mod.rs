@@ -39,6 +39,8 @@ const EVENTS_KEPT: usize = 1024;
 
 pub(crate) struct Engine {
     pub(crate) config: Config,
+    /// Where the program that becomes shims is called from.
+    pub(crate) shim_executable: PathBuf,
     pub(crate) images: ImageStore,
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) cgroups: Cgroups,

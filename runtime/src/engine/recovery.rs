@@ -1,6 +1,11 @@
 //! Opening the runtime over whatever the last one left: running containers are taken over, the rest is cleaned up.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, broadcast, watch};
@@ -41,10 +46,19 @@ impl Engine {
         ] {
             fs::create_dir_all(&directory).map_err(Error::io(format!("making {}", directory.display())))?;
         }
+        // Specifications hold secrets, and layers programs with special rights: neither is for other users.
+        for directory in [&config.root, &config.state] {
+            let owner_only = fs::Permissions::from_mode(0o700);
+            fs::set_permissions(directory, owner_only)
+                .map_err(Error::io("protecting the runtime's directories"))?;
+        }
+        let shim_executable =
+            mount_executable(&config).map_err(Error::io("mounting the shim's executable"))?;
         let images = ImageStore::open(&config.root, config.registries.clone())?;
         let cgroups = Cgroups::detect()?;
         let engine = Arc::new(Self {
             config,
+            shim_executable,
             images,
             network,
             cgroups,
@@ -55,7 +69,7 @@ impl Engine {
         });
         engine.read_records().map_err(Error::io("reading what was left"))?;
         for sandbox in engine.sandboxes() {
-            engine.take_over(&sandbox).await;
+            engine.take_over(&sandbox).await?;
         }
         engine.remove_strays().map_err(Error::io("removing what was left"))?;
         engine.images.collect(engine.layers_in_use()).await?;
@@ -109,7 +123,14 @@ impl Engine {
     }
 
     /// Connects to the shim of a sandbox; without one, its containers have ended.
-    async fn take_over(self: &Arc<Self>, sandbox: &Arc<Sandbox>) {
+    async fn take_over(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
+        if !sandbox.record.read().complete {
+            tracing::info!(sandbox = sandbox.id, "removing a sandbox that was being made");
+            self.tear_down(sandbox).await?;
+            self.remove_sandbox_files(sandbox).await?;
+            self.sandboxes.write().remove(&sandbox.id);
+            return Ok(());
+        }
         if !sandbox.record.read().stopped {
             // Before anybody looks: what runs must never be shown as unknown.
             if let Err(error) = self.watch_shim(sandbox).await {
@@ -129,6 +150,7 @@ impl Engine {
                 lost
             });
         }
+        Ok(())
     }
 
     /// Removes what belongs to nobody: namespaces, what unknown containers wrote, mounts.
@@ -218,4 +240,17 @@ fn remove_directory(directory: &Path) -> io::Result<()> {
         mounts::unmount(&mount)?;
     }
     files::remove_tree(directory)
+}
+
+/// Makes the program that becomes shims reachable by a path through which nobody can write to it: a container that gets
+/// hold of `/proc/<shim>/exe` could otherwise replace this program on the host.
+fn mount_executable(config: &Config) -> io::Result<PathBuf> {
+    let name = config.shim_executable.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let target = config.state.join("bin").join(name);
+    fs::create_dir_all(config.state.join("bin"))?;
+    // An upgrade brings another program; shims that run keep theirs.
+    mounts::unmount(&target)?;
+    fs::File::create(&target)?;
+    mounts::bind_read_only(&config.shim_executable, &target)?;
+    Ok(target)
 }

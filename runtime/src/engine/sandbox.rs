@@ -40,6 +40,7 @@ impl Engine {
             created_at: time::now(),
             netns: None,
             addresses: Vec::new(),
+            complete: false,
             stopped: false,
         };
         let sandbox = Sandbox {
@@ -91,12 +92,16 @@ impl Engine {
                 None => Ok(Vec::<IpAddr>::new()),
             }
         };
-        let shim =
-            async { shim_client::start(&self.config, &sandbox.directory, &shim).await.map_err(Error::from) };
+        let shim = async {
+            shim_client::start(&self.shim_executable, &self.config, &sandbox.directory, &shim)
+                .await
+                .map_err(Error::from)
+        };
         // Both take milliseconds and know nothing of each other.
         let (addresses, started) = tokio::join!(network, shim);
         record.addresses = addresses?;
         started?;
+        record.complete = true;
         *sandbox.record.write() = record.clone();
         save(sandbox)
     }
@@ -155,7 +160,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn remove_sandbox_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
+    pub(super) async fn remove_sandbox_files(&self, sandbox: &Sandbox) -> Result<(), Error> {
         let directory = sandbox.directory.clone();
         blocking("removing the sandbox", move || {
             mounts::unmount(&directory.join("shm"))?;

@@ -83,6 +83,8 @@ pub(super) fn apply_sysctls(sysctls: &[(String, String)]) -> Result<(), SetupErr
 
 /// Leaves the agent's terminal, working directory and cgroup, so that nothing that happens to it happens to us.
 pub(super) fn detach(directory: &Path, config: &ShimConfig) -> Result<(), SetupError> {
+    // What containers start with, whatever the agent runs under.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     nix::unistd::chdir("/").map_err(|error| SetupError::system("chdir", error))?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null");
     let null = null.map_err(|error| SetupError::io("opening /dev/null", error))?;
