@@ -62,10 +62,6 @@ impl Strategy for HorizontalPodAutoscaler {
         }
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         object.put("status", json!({"desiredReplicas": 0}));
     }

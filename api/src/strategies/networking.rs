@@ -365,10 +365,6 @@ impl Strategy for IngressClass {
 pub struct ServiceCidr;
 
 impl Strategy for ServiceCidr {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         reset_status(object);
     }
@@ -393,9 +389,5 @@ pub struct IpAddress;
 impl Strategy for IpAddress {
     fn name_rule(&self) -> NameRule {
         NameRule::IpAddress
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
     }
 }
