@@ -52,8 +52,12 @@ pub struct GlobalOptions {
 pub enum Command {
     /// Make the cluster's objects what files say
     Apply(ApplyOptions),
+    /// Make objects from files or flags
+    Create(verbs::create::Options),
     /// Show objects
     Get(verbs::get::Options),
+    /// Show objects as pages with what happened to them
+    Describe(verbs::describe::Options),
     /// Delete objects
     Delete(verbs::delete::Options),
     /// Wait until objects are as wanted
@@ -82,11 +86,31 @@ pub enum Command {
     Logs(verbs::logs::Options),
     /// Run a command in a container
     Exec(verbs::exec::Options),
+    /// Copy files to and from containers
+    Cp(verbs::cp::Options),
+    /// Lead ports of this machine into a pod
+    PortForward(verbs::port_forward::Options),
     /// Load, list and remove images on the nodes
     #[command(subcommand)]
     Image(verbs::image::Command),
     /// Show the versions of client and server
     Version(verbs::version::Options),
+}
+
+impl Command {
+    /// Whether the words can only be understood with the server's kinds; asking for them costs two requests.
+    pub fn needs_kinds(&self) -> bool {
+        let of_a_workload =
+            |word: &str| word.split_once('/').is_some_and(|(kind, _)| !["pod", "pods", "po"].contains(&kind));
+        match self {
+            Self::Create(options) => options.needs_kinds(),
+            Self::Logs(options) => options.what.first().is_some_and(|word| of_a_workload(word)),
+            Self::Exec(options) => of_a_workload(&options.pod),
+            Self::PortForward(options) => of_a_workload(&options.target),
+            Self::Cp(_) | Self::Image(_) | Self::Version(_) => false,
+            _ => true,
+        }
+    }
 }
 
 /// Which objects.

@@ -7,11 +7,14 @@
 mod api;
 mod cli;
 mod connect;
+mod describe;
 mod manifest;
 mod output;
 mod resources;
 mod session;
+mod tree;
 mod verbs;
+mod writing;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -26,9 +29,14 @@ use session::Session;
 #[error("command terminated with exit code {0}")]
 struct ExitWith(u8);
 
+/// The end of a verb that has told everything: only the exit code is left.
+#[derive(Debug, thiserror::Error)]
+#[error("exit code {0}")]
+struct AlreadyTold(u8);
+
 /// Runs a command line; the first argument is the program's name.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(with_subjects(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             let _printed = error.print();
@@ -51,9 +59,25 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// `create rolebinding --user` names a subject there, and the user of the kubeconfig everywhere else.
+fn with_subjects(arguments: Vec<OsString>) -> Vec<OsString> {
+    let binds = |word: &OsString| word == "rolebinding" || word == "clusterrolebinding";
+    if !arguments.iter().any(|word| word == "create") || !arguments.iter().any(binds) {
+        return arguments;
+    }
+    let renamed = |word: OsString| match word.to_str().and_then(|text| text.strip_prefix("--user")) {
+        Some(rest) if rest.is_empty() || rest.starts_with('=') => format!("--subject-user{rest}").into(),
+        _ => word,
+    };
+    arguments.into_iter().map(renamed).collect()
+}
+
 fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(ExitWith(code)) = error.downcast_ref::<ExitWith>() {
         eprintln!("{error}");
+        return ExitCode::from(*code);
+    }
+    if let Some(AlreadyTold(code)) = error.downcast_ref::<AlreadyTold>() {
         return ExitCode::from(*code);
     }
     let text = format!("{error:#}");
@@ -69,8 +93,12 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     if let Command::Version(options) = &cli.command {
         return verbs::version::run(&cli.global, options).await;
     }
-    let session = Session::open(&cli.global).await?;
+    let session = Session::open(&cli.global, cli.command.needs_kinds()).await?;
     match cli.command {
+        Command::Create(options) => verbs::create::run(&session, &options).await,
+        Command::Describe(options) => verbs::describe::run(&session, &options).await,
+        Command::PortForward(options) => verbs::port_forward::run(&session, &options).await,
+        Command::Cp(options) => verbs::cp::run(&session, &options).await,
         Command::Apply(options) => verbs::apply::run(&session, &options).await,
         Command::Get(options) => verbs::get::run(&session, &options).await,
         Command::Delete(options) => verbs::delete::run(&session, &options).await,

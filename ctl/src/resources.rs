@@ -88,6 +88,7 @@ impl Resource {
 }
 
 /// Everything that the server serves, preferred versions first.
+#[derive(Default)]
 pub struct Resources {
     all: Vec<Resource>,
 }
@@ -96,8 +97,9 @@ impl Resources {
     /// Asks the server.
     pub async fn discover(api: &Api) -> anyhow::Result<Self> {
         let mut all = Vec::new();
-        for path in ["/api", "/apis"] {
-            let groups = api.get_as(path, AGGREGATED).await?;
+        let (core, named) =
+            futures::try_join!(api.get_as("/api", AGGREGATED), api.get_as("/apis", AGGREGATED))?;
+        for (path, groups) in [("/api", core), ("/apis", named)] {
             if groups["kind"] != "APIGroupDiscoveryList" {
                 bail!(
                     "the server at {path} is older than Kubernetes v1.30; this command line needs a newer one"

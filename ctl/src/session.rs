@@ -62,11 +62,11 @@ pub enum Asked {
 }
 
 impl Session {
-    /// Connects and asks for the kinds.
-    pub async fn open(options: &GlobalOptions) -> anyhow::Result<Self> {
+    /// Connects, and asks for the kinds if they are needed.
+    pub async fn open(options: &GlobalOptions, needs_kinds: bool) -> anyhow::Result<Self> {
         let connection = Connection::open(options).await?;
         let api = Api::new(connection.client);
-        let resources = Resources::discover(&api).await?;
+        let resources = if needs_kinds { Resources::discover(&api).await? } else { Resources::default() };
         Ok(Self {
             api,
             resources,

@@ -10,8 +10,6 @@ pub const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,applicati
 pub struct Style {
     /// Also those of lower priority.
     pub wide: bool,
-    /// No heading.
-    pub no_headers: bool,
     /// A first column with the namespace.
     pub with_namespace: bool,
     /// A last column with the labels.

@@ -6,6 +6,7 @@
 use anyhow::bail;
 use serde_json::Value;
 
+use crate::AlreadyTold;
 use crate::api::{PatchKind, Refusal, is_not_found};
 use crate::cli::ApplyOptions;
 use crate::manifest::{self, Document};
@@ -31,7 +32,10 @@ pub async fn run(session: &Session, options: &ApplyOptions) -> anyhow::Result<()
         }
     }
     if failures > 0 {
-        bail!("error: {failures} of {} objects were not applied", documents.len());
+        if documents.len() > 1 {
+            eprintln!("{failures} of {} objects were not applied", documents.len());
+        }
+        return Err(AlreadyTold(1).into());
     }
     if options.wait {
         for target in applied.iter().filter(|target| rollout::is_followed(&target.resource.kind)) {

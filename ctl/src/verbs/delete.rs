@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::AlreadyTold;
 use crate::api::is_not_found;
 use crate::cli::{Selection, Span};
 use crate::session::{Session, Target};
@@ -86,7 +87,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut gone_later: Vec<(Target, String)> = Vec::new();
-    let mut failures = 0;
+    let mut failed = false;
     for target in targets {
         match delete_one(session, options, &target).await {
             Ok(Some(uid)) => gone_later.push((target, uid)),
@@ -94,17 +95,14 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
             Err(error) if options.ignore_not_found && is_not_found(&error) => {}
             Err(error) => {
                 eprintln!("{error:#}");
-                failures += 1;
+                failed = true;
             }
         }
     }
     if options.wait {
         wait_until_gone(session, options, gone_later).await?;
     }
-    if failures > 0 {
-        bail!("error: {failures} objects were not deleted");
-    }
-    Ok(())
+    if failed { Err(AlreadyTold(1).into()) } else { Ok(()) }
 }
 
 /// Answers the uid of what goes away later.

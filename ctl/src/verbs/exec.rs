@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use clap::Args;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::Api;
 use kube::api::{AttachParams, AttachedProcess, TerminalSize};
 use serde_json::Value;
@@ -44,12 +45,25 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     if let Some(container) = &options.container {
         parameters = parameters.container(container.as_str());
     }
-    let pods: Api<Pod> = Api::namespaced(session.api.client(), &session.namespace);
-    let process = pods.exec(name, options.command.clone(), &parameters).await.map_err(refusal)?;
+    let command: Vec<&str> = options.command.iter().map(String::as_str).collect();
+    let process = start(session, &session.namespace, name, &command, &parameters).await?;
     pump(process, tty).await
 }
 
-fn refusal(error: kube::Error) -> anyhow::Error {
+/// Starts a command in a container.
+pub async fn start(
+    session: &Session,
+    namespace: &str,
+    pod: &str,
+    command: &[&str],
+    parameters: &AttachParams,
+) -> anyhow::Result<AttachedProcess> {
+    let pods: Api<Pod> = Api::namespaced(session.api.client(), namespace);
+    pods.exec(pod, command.iter().copied(), parameters).await.map_err(refusal)
+}
+
+/// What a refused connection to a container means.
+pub fn refusal(error: kube::Error) -> anyhow::Error {
     match &error {
         kube::Error::Api(status) => {
             anyhow::anyhow!("Error from server ({}): {}", status.reason, status.message)
@@ -87,6 +101,11 @@ pub async fn pump(mut process: AttachedProcess, tty: bool) -> anyhow::Result<()>
         input.abort();
     }
     drop(raw);
+    outcome(status)
+}
+
+/// How a command ended: nothing, its exit code, or why it did not run.
+pub fn outcome(status: Option<Status>) -> anyhow::Result<()> {
     let Some(status) = status else { bail!("error: the connection was lost before the command ended") };
     if status.status.as_deref() == Some("Success") {
         return Ok(());

@@ -5,6 +5,7 @@ use clap::Args;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
+use crate::AlreadyTold;
 use crate::api::is_not_found;
 use crate::cli::Selection;
 use crate::output;
@@ -47,7 +48,6 @@ impl Options {
     fn style(&self) -> Style {
         Style {
             wide: self.output.as_deref() == Some("wide"),
-            no_headers: self.no_headers,
             with_namespace: self.selection.all_namespaces,
             show_labels: self.show_labels,
             with_kind: false,
@@ -94,10 +94,7 @@ async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::R
                     );
                 }
             }
-            if failed.is_some() {
-                bail!("error: not everything was found");
-            }
-            Ok(())
+            if failed.is_some() { Err(AlreadyTold(1).into()) } else { Ok(()) }
         }
         Asked::All { resources, namespace, query } => {
             let several = resources.len() > 1;

@@ -156,10 +156,10 @@ pub async fn find_pod(session: &Session, word: &str) -> anyhow::Result<Value> {
     let Some((kind, name)) = word.split_once('/') else {
         return session.api.get(&format!("{collection}/{word}")).await;
     };
-    let target = session.target(kind, name)?;
-    if target.resource.kind == "Pod" {
-        return session.api.get(&target.path()).await;
+    if ["pod", "pods", "po"].contains(&kind) {
+        return session.api.get(&format!("{collection}/{name}")).await;
     }
+    let target = session.target(kind, name)?;
     let object = session.api.get(&target.path()).await?;
     let labels = object
         .pointer("/spec/selector/matchLabels")

@@ -1,7 +1,10 @@
 //! One verb per file.
 
 pub mod apply;
+pub mod cp;
+pub mod create;
 pub mod delete;
+pub mod describe;
 pub mod drain;
 pub mod exec;
 pub mod expose;
@@ -9,6 +12,7 @@ pub mod get;
 pub mod image;
 pub mod label;
 pub mod logs;
+pub mod port_forward;
 pub mod rollout;
 pub mod scale;
 pub mod set;
