@@ -2,7 +2,7 @@
 //!
 //!     cargo run -p controller-manager --example hollow -- [HOLLOW-NODES]
 //!
-//! With a number it also plays that many nodes, in one process: it registers them, binds pods to them in turn, makes pods
+//! With `NODES_ONLY` set no controllers run, and with `NO_BINDING` set no pods are bound: the server has its own. With a number it also plays that many nodes, in one process: it registers them, binds pods to them in turn, makes pods
 //! run and be ready, lets pods of the image `done` succeed and of `fail` fail, and finishes deletions.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Failure> {
     let config = Config {
         root_ca_pem: ca.as_ref().map(|ca| ca.certificate_pem.clone()),
         signing_authority: ca,
-        leader_elect: std::env::var_os("LEADER_ELECT").is_some(),
+        leader_elect: is_set("LEADER_ELECT"),
         ..Config::default()
     };
     if hollow > 0 {
@@ -45,11 +45,19 @@ async fn main() -> Result<(), Failure> {
             stop.cancel();
         }
     });
+    if is_set("NODES_ONLY") {
+        shutdown.cancelled().await;
+        return Ok(());
+    }
     // The controllers must get by with the rights of their own identity.
     let mut identity = kube::Config::infer().await?;
     identity.auth_info.impersonate = Some("system:kube-controller-manager".into());
     let client = Client::try_from(identity)?;
     Ok(controller_manager::run(config, client, shutdown).await?)
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some()
 }
 
 async fn play_nodes(client: Client, count: usize, shutdown: CancellationToken) -> Result<(), kube::Error> {
@@ -122,6 +130,9 @@ async fn play_pod(client: Client, pod: Arc<Pod>, count: usize) -> Result<Outcome
     let spec = pod.spec.clone().unwrap_or_default();
     let hash = name.bytes().fold(7usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     let Some(node) = spec.node_name.filter(|node| !node.is_empty()) else {
+        if is_set("NO_BINDING") {
+            return Ok(Outcome::Done);
+        }
         let wanted = spec
             .affinity
             .and_then(|affinity| affinity.node_affinity)

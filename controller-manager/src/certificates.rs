@@ -20,7 +20,7 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
-use pki::{Authority, Leaf, Usage, subject_of_request};
+use pki::{Authority, CertificateRequest, Usage};
 use serde_json::json;
 use tracing::{error, info};
 
@@ -110,9 +110,8 @@ impl Shell {
             }
             Action::Sign(usage, lifetime) => {
                 let Some(authority) = &self.authority else { return Ok(Outcome::Done) };
-                let pem = request_pem(request).unwrap_or_default();
-                let certificate = authority
-                    .sign_request(&pem, &[usage], lifetime, now)
+                let certificate = parsed(request)
+                    .and_then(|asked| authority.sign_request(&asked, &[usage], lifetime, now))
                     .map_err(|problem| ReconcileError::Unusable(problem.to_string()))?;
                 write(&api, request, "status", None, Some(certificate)).await?;
                 info!(request = %name, signer = %request.spec.signer_name, "signed a certificate");
@@ -155,8 +154,8 @@ fn has_condition(request: &CertificateSigningRequest, type_: &str) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == type_)
 }
 
-fn request_pem(request: &CertificateSigningRequest) -> Option<String> {
-    String::from_utf8(request.spec.request.0.clone()).ok()
+fn parsed(request: &CertificateSigningRequest) -> Result<CertificateRequest, pki::PkiError> {
+    CertificateRequest::parse(&String::from_utf8_lossy(&request.spec.request.0))
 }
 
 /// Addresses that a node may not claim as its own.
@@ -184,9 +183,9 @@ fn decide(
     if issued || refused {
         return wait;
     }
-    let subject = request_pem(request).and_then(|pem| subject_of_request(&pem).ok());
+    let subject = parsed(request);
     if !approved {
-        return match subject.and_then(|subject| recognize(request, &subject, taken)) {
+        return match subject.ok().and_then(|subject| recognize(request, &subject, taken)) {
             Some(message) => Action::Approve(message),
             None => wait,
         };
@@ -200,8 +199,8 @@ fn decide(
         return wait;
     }
     match subject {
-        None => Action::Fail("the certificate request does not decode".into()),
-        Some(subject) => match check_for_signer(request, &subject) {
+        Err(problem) => Action::Fail(problem.to_string()),
+        Ok(subject) => match check_for_signer(request, &subject) {
             Err(problem) => Action::Fail(problem.into()),
             Ok(()) => Action::Sign(usage, lifetime(request, lifetime_max)),
         },
@@ -216,37 +215,49 @@ fn lifetime(request: &CertificateSigningRequest, longest: Duration) -> Duration 
 }
 
 /// What a signer demands of every request, whoever approved it.
-fn check_for_signer(request: &CertificateSigningRequest, subject: &Leaf) -> Result<(), &'static str> {
-    let is_node =
-        subject.organization.as_deref() == Some(NODES_GROUP) && subject.common_name.starts_with(NODE_PREFIX);
+fn check_for_signer(
+    request: &CertificateSigningRequest,
+    subject: &CertificateRequest,
+) -> Result<(), &'static str> {
+    let is_node = subject.organizations == [NODES_GROUP] && subject.common_name.starts_with(NODE_PREFIX);
     let has_names = !(subject.dns_names.is_empty() && subject.addresses.is_empty());
     let usages: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
     let only = |allowed: &str| {
         usages.contains(&allowed)
             && usages.iter().all(|usage| [allowed, "digital signature", "key encipherment"].contains(usage))
     };
+    let only_for_kubelets = |allowed: &str| only(allowed) && usages.contains(&"digital signature");
     match request.spec.signer_name.as_str() {
         CLIENT_KUBELET if !is_node => Err("subject must be system:node:<name> in organization system:nodes"),
-        CLIENT_KUBELET if has_names => Err("alternative names are not allowed"),
-        CLIENT_KUBELET if !only("client auth") => {
+        CLIENT_KUBELET if has_names || subject.has_other_names => Err("alternative names are not allowed"),
+        CLIENT_KUBELET if !only_for_kubelets("client auth") => {
             Err("usages must be client auth, digital signature, key encipherment")
         }
         SERVING if !is_node => Err("subject must be system:node:<name> in organization system:nodes"),
         SERVING if !has_names => Err("at least one DNS name or address is required"),
-        SERVING if !only("server auth") => {
+        SERVING if subject.has_other_names => {
+            Err("alternative names other than DNS names and addresses are not allowed")
+        }
+        SERVING if !only_for_kubelets("server auth") => {
             Err("usages must be server auth, digital signature, key encipherment")
         }
         // Nobody becomes an administrator by an approval that overlooked the organization.
-        CLIENT if subject.organization.as_deref() == Some("system:masters") => {
+        CLIENT if subject.organizations.iter().any(|group| group == "system:masters") => {
             Err("organization system:masters is not allowed")
         }
-        CLIENT if !usages.contains(&"client auth") => Err("usage client auth is required"),
+        CLIENT if !only("client auth") => {
+            Err("usages must be client auth, and of others only digital signature and key encipherment")
+        }
         _ => Ok(()),
     }
 }
 
 /// The reason to approve, if there is one.
-fn recognize(request: &CertificateSigningRequest, subject: &Leaf, taken: &Taken<'_>) -> Option<&'static str> {
+fn recognize(
+    request: &CertificateSigningRequest,
+    subject: &CertificateRequest,
+    taken: &Taken<'_>,
+) -> Option<&'static str> {
     let signer = request.spec.signer_name.as_str();
     if !matches!(signer, CLIENT_KUBELET | SERVING) || check_for_signer(request, subject).is_err() {
         return None;
@@ -263,7 +274,7 @@ fn recognize(request: &CertificateSigningRequest, subject: &Leaf, taken: &Taken<
     }
 }
 
-fn names_are_free(subject: &Leaf, taken: &Taken<'_>) -> bool {
+fn names_are_free(subject: &CertificateRequest, taken: &Taken<'_>) -> bool {
     let name = subject.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
     let own_name = |dns: &String| dns == name || dns == "localhost" || dns.starts_with(&format!("{name}."));
     let others: Vec<IpAddr> = taken
@@ -299,6 +310,7 @@ fn range_contains(range: &str, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::NodeAddress;
+    use pki::Leaf;
 
     use super::*;
     use crate::testing::at;
