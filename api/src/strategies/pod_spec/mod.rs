@@ -1,7 +1,7 @@
 //! What a pod's `spec` is, shared by pods and by everything that has a template of them.
 //!
 //! Deliberately absent: checks of fields that only Windows nodes know, of in-tree volume types other than those
-//! listed in [`volumes`], and of resource claims.
+//! listed in `volumes.rs`, and of resource claims.
 
 mod containers;
 pub mod defaults;
