@@ -17,8 +17,13 @@ use crate::node::Machine;
 use crate::pod::{Mailbox, PodExt, ResolvConf};
 use crate::references::References;
 
-/// How many sandboxes and containers are made at once: more only makes each slower.
-const STARTS_AT_ONCE: usize = 8;
+/// How many pods are started at once: more only makes each slower. Twice the cores, and at least so many.
+const STARTS_AT_ONCE_MIN: usize = 4;
+
+fn starts_at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    STARTS_AT_ONCE_MIN.max(cores * 2)
+}
 
 /// The agent's parts.
 pub struct Agent {
@@ -47,7 +52,7 @@ pub struct Agent {
     /// The node's resolvers.
     pub resolv_conf: ResolvConf,
     /// Limits how much is started at once.
-    pub starts: Semaphore,
+    pub starts: Arc<Semaphore>,
     /// The pods' workers, by UID.
     pub pods: Mutex<HashMap<String, Arc<Mailbox>>>,
     /// Tells that the set of pods changed.
@@ -94,7 +99,7 @@ impl Agent {
             events,
             machine: Machine::look(),
             resolv_conf: ResolvConf::of_node(),
-            starts: Semaphore::new(STARTS_AT_ONCE),
+            starts: Arc::new(Semaphore::new(starts_at_once())),
             pods: Mutex::default(),
             pods_changed: Arc::default(),
             pod_count: Arc::default(),

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::EventType;
 use jiff::Timestamp;
+use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::env::{self, Lookup};
@@ -15,6 +17,9 @@ use super::{config, hooks, mounts, resources, security};
 use crate::image::{self, Present};
 use crate::references::{Key, Kind, Reference, Waker};
 use crate::volume::{self, Sources};
+
+/// After so long a pull gives up its pod's turn.
+const TURN_FOR_IMAGES: Duration = Duration::from_millis(200);
 
 /// The pod's config maps and secrets, by what it holds on to.
 pub(super) struct Held {
@@ -170,11 +175,7 @@ impl Worker {
             .filter_map(|secret| held.find(Kind::Secret, &secret.name))
             .collect();
         let sandbox_config = self.sandbox_config(sandbox.attempt);
-        let backoff = container.image.as_ref().and_then(|image| self.memory.pulls.get(image)).copied();
-        let present = tokio::select! {
-            present = image::ensure(&self.agent, pod, container, backoff, &secrets, &sandbox_config) => present?,
-            () = self.mailbox.ends_sooner(None) => return Err(None),
-        };
+        let present = self.ensure_image(pod, container, &secrets, &sandbox_config).await?;
         let parts = self.parts(pod, container, restart_count, &held, &present)?;
         let config = config::container(pod, container, parts);
         // A container that was made and never started, by an agent that died in between, is in the way.
@@ -187,15 +188,35 @@ impl Worker {
             let removed = self.agent.cri.remove_container(&stale.id).await;
             removed.map_err(|error| Failure::new("CreateContainerError", error.to_string()))?;
         }
-        let permit = self.agent.starts.acquire().await;
+        self.take_turn().await;
         let id = self.agent.cri.create_container(&sandbox.id, config, sandbox_config).await;
         let id = id.map_err(|error| Failure::new("CreateContainerError", error.to_string()))?;
         self.agent.tell(pod, Some(&container.name), EventType::Normal, "Created", "Container created");
         let started = self.agent.cri.start_container(&id).await;
-        drop(permit);
         started.map_err(|error| Failure::new("RunContainerError", error.to_string()))?;
         self.agent.tell(pod, Some(&container.name), EventType::Normal, "Started", "Container started");
         self.run_post_start(pod, container, &id).await.map_err(Some)
+    }
+
+    /// Brings the container's image. A pull is not a start: when it takes long, other pods get their turn meanwhile.
+    async fn ensure_image(
+        &mut self,
+        pod: &Pod,
+        container: &Container,
+        secrets: &[BTreeMap<String, Vec<u8>>],
+        sandbox: &PodSandboxConfig,
+    ) -> Result<Present, Option<Failure>> {
+        let (agent, mailbox) = (self.agent.clone(), self.mailbox.clone());
+        let backoff = container.image.as_ref().and_then(|image| self.memory.pulls.get(image)).copied();
+        let ensuring = image::ensure(&agent, pod, container, backoff, secrets, sandbox);
+        tokio::pin!(ensuring);
+        loop {
+            tokio::select! {
+                present = &mut ensuring => return present.map_err(Some),
+                () = mailbox.ends_sooner(None) => return Err(None),
+                () = tokio::time::sleep(TURN_FOR_IMAGES), if self.turn.is_some() => self.turn = None,
+            }
+        }
     }
 
     fn parts(
@@ -236,6 +257,7 @@ impl Worker {
     async fn run_post_start(&mut self, pod: &Pod, container: &Container, id: &str) -> Result<(), Failure> {
         let hook = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         let Some(hook) = hook else { return Ok(()) };
+        self.turn = None;
         self.memory.hooks_running = Some(id.to_string());
         if self.look().await.is_ok() {
             self.tell_status(false);

@@ -29,6 +29,8 @@ use crate::{endpoints, volume};
 /// Between attempts when the runtime or the API fails.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// A record that the runtime fails to remove so often does not keep the pod's object any longer.
+const REMOVALS_BEFORE_DELETION: usize = 4;
 /// A process has this long at least between signal and kill, as upstream.
 const GRACE_MIN_S: i64 = 1;
 
@@ -176,10 +178,13 @@ impl Worker {
                 continue;
             }
         }
-        self.remove_records().await;
+        let mut removed = self.remove_records(Some(REMOVALS_BEFORE_DELETION)).await;
         if !self.gone {
             self.writer.flushed().await;
             self.delete_object().await;
+        }
+        while !removed {
+            removed = self.remove_records(None).await;
         }
         let logs = config::log_dir(&self.agent.config, &self.pod);
         if let Err(error) = tokio::fs::remove_dir_all(&logs).await
@@ -195,26 +200,30 @@ impl Worker {
         self.agent.cgroups.remove(&self.pod).map_err(|error| format!("cgroup: {error}"))
     }
 
-    async fn remove_records(&mut self) {
+    /// Removes what the runtime remembers of the pod. False when that did not come about in so many attempts: nothing of the
+    /// pod runs any more, and a broken record need not keep its object.
+    async fn remove_records(&mut self, attempts: Option<usize>) -> bool {
         let mut backoff = client::backoff::Backoff::new(RETRY_FIRST, RETRY_LONGEST);
-        loop {
-            let mut failed = false;
+        for attempt in 1.. {
             for sandbox in &self.runtime.sandboxes {
                 if let Err(error) = self.agent.cri.remove_sandbox(&sandbox.id).await {
                     tracing::warn!(pod = self.pod.title(), %error, "a sandbox cannot be removed; trying again");
-                    failed = true;
                 }
-            }
-            if !failed && self.look().await.is_ok() && self.runtime.is_empty() {
-                return;
             }
             for container in self.runtime.containers.iter().filter(|_| self.runtime.sandboxes.is_empty()) {
                 if let Err(error) = self.agent.cri.remove_container(&container.id).await {
                     tracing::warn!(pod = self.pod.title(), %error, "a container cannot be removed; trying again");
                 }
             }
+            if self.look().await.is_ok() && self.runtime.is_empty() {
+                return true;
+            }
+            if attempts.is_some_and(|most| attempt >= most) && self.runtime.is_stopped() {
+                return false;
+            }
             tokio::time::sleep(backoff.next_delay()).await;
         }
+        true
     }
 
     async fn delete_object(&mut self) {

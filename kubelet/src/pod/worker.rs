@@ -54,6 +54,8 @@ pub(super) struct Worker {
     pub writer: StatusWriter,
     pub gone: bool,
     pub verdict: Option<Verdict>,
+    /// The pod's turn among those that start.
+    pub turn: Option<tokio::sync::OwnedSemaphorePermit>,
     admitted: bool,
     adopted: bool,
     cgroup_made: bool,
@@ -75,6 +77,7 @@ impl Worker {
             writer,
             gone: false,
             verdict: None,
+            turn: None,
             admitted: false,
             adopted: false,
             cgroup_made: false,
@@ -90,6 +93,7 @@ impl Worker {
                 Next::Again => {}
                 Next::Sleep(until) => self.sleep(until).await,
                 Next::End(verdict) => {
+                    self.turn = None;
                     self.verdict = self.verdict.take().or(verdict);
                     self.terminate().await;
                     break;
@@ -193,7 +197,11 @@ impl Worker {
                 return Next::Again;
             }
         }
-        if acted { Next::Again } else { Next::Sleep(decision.wake_at) }
+        if acted {
+            return Next::Again;
+        }
+        self.turn = None;
+        Next::Sleep(decision.wake_at)
     }
 
     /// Tells once of every crash that the container waits before its next start.
@@ -301,15 +309,23 @@ impl Worker {
             Ok(handler) => handler,
             Err(error) => return self.sandbox_failed(&error),
         };
-        let permit = self.agent.starts.acquire().await;
+        self.take_turn().await;
         let made = self.agent.cri.run_sandbox(self.sandbox_config(attempt), handler).await;
-        drop(permit);
         match made {
             Ok(_) => {
                 self.memory.sandbox_failure = None;
                 true
             }
             Err(error) => self.sandbox_failed(&error.to_string()),
+        }
+    }
+
+    /// Waits until the pod may be started. It keeps its turn until its containers run (see `sync`): of many pods at once the
+    /// first ones are up early, rather than all of them late.
+    pub(super) async fn take_turn(&mut self) {
+        if self.turn.is_none() {
+            // The semaphore is never closed.
+            self.turn = self.agent.starts.clone().acquire_owned().await.ok();
         }
     }
 
