@@ -122,7 +122,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         Ok(reply) => {
             let code = reply.status().as_u16();
             // The server may finish its answer; one that is too long or breaks off does not change what the code said.
-            let _ = Limited::new(reply.into_body(), BODY_BYTES_MAX).collect().await;
+            drop(Limited::new(reply.into_body(), BODY_BYTES_MAX).collect().await);
             Ok(Answer { code })
         }
         Err(error) => Err(error),

@@ -235,7 +235,7 @@ mod tests {
 
     fn scratch(name: &str) -> PathBuf {
         let dir = std::env::temp_dir().join(format!("follow-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        drop(std::fs::remove_dir_all(&dir));
         std::fs::create_dir(&dir).unwrap();
         dir.join("0.log")
     }
@@ -286,7 +286,7 @@ mod tests {
         let following = path.clone();
         let task = tokio::spawn(async move {
             let ended = async {
-                let _ = ended.await;
+                drop(ended.await);
             };
             send(&following, &Selection::default(), true, ended, &sender).await.unwrap();
         });

@@ -75,9 +75,8 @@ pub(super) async fn serve(
     let path = PathBuf::from(&record.log_path);
     tokio::spawn(async move {
         let ended = async move {
-            match mailbox.filter(|_| follow) {
-                Some(mailbox) => container_ended(mailbox, &record.id).await,
-                None => {}
+            if let Some(mailbox) = mailbox.filter(|_| follow) {
+                container_ended(mailbox, &record.id).await;
             }
         };
         if let Err(error) = follow::send(&path, &selection, follow, ended, &sender).await {
@@ -146,8 +145,9 @@ async fn container_ended(mailbox: Arc<Mailbox>, id: &str) {
             }
         }
     };
-    // An error: the worker is gone, and the pod with it.
-    let _ = versions.wait_for(|pod| !runs(pod)).await;
+    if versions.wait_for(|pod| !runs(pod)).await.is_err() {
+        tracing::trace!("the worker is gone, and the pod with it");
+    }
 }
 
 /// Whether a later container has taken this one's place.

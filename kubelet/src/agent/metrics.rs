@@ -1,7 +1,6 @@
 //! Figures in Prometheus' text form.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
@@ -19,16 +18,15 @@ struct Text(String);
 
 impl Text {
     fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self.0.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
     fn figure(&mut self, name: &str, labels: &str, value: f64, at_nanoseconds: i64) {
-        let _ = if at_nanoseconds > 0 {
-            writeln!(self.0, "{name}{labels} {value} {}", at_nanoseconds / 1_000_000)
+        self.0.push_str(&if at_nanoseconds > 0 {
+            format!("{name}{labels} {value} {}\n", at_nanoseconds / 1_000_000)
         } else {
-            writeln!(self.0, "{name}{labels} {value}")
-        };
+            format!("{name}{labels} {value}\n")
+        });
     }
 }
 

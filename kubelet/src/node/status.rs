@@ -335,11 +335,10 @@ fn difference(before: &NodeStatus, wanted: &NodeStatus, due: bool) -> Option<Map
     let mut patch = Map::new();
     for (key, value) in new {
         match key.as_str() {
-            "conditions" => {
-                if due || conditions_changed(before, wanted) {
-                    patch.insert(key, value);
-                }
+            "conditions" if due || conditions_changed(before, wanted) => {
+                patch.insert(key, value);
             }
+            "conditions" => {}
             "addresses" if old.get(&key) != Some(&value) => {
                 let mut list = value.as_array().cloned().unwrap_or_default();
                 list.push(json!({ "$patch": "replace" }));

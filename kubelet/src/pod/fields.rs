@@ -1,7 +1,6 @@
 //! What a pod may learn of itself: fieldRef and resourceFieldRef.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
@@ -56,7 +55,7 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
         if !text.is_empty() {
             text.push('\n');
         }
-        let _ = write!(text, "{key}={value:?}");
+        text.push_str(&format!("{key}={value:?}"));
     }
     text
 }

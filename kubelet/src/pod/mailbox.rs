@@ -121,8 +121,10 @@ impl Mailbox {
     pub async fn ends_sooner(&self, known: Option<i64>) {
         let mut grace = self.grace.subscribe();
         let sooner = |grace: &Option<i64>| grace.is_some_and(|grace| known.is_none_or(|known| grace < known));
-        // The sender lives as long as this mailbox.
-        let _ = grace.wait_for(sooner).await;
+        if grace.wait_for(sooner).await.is_err() {
+            // The sender lives as long as this mailbox: this cannot be.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn shrink_grace(&self, grace_s: i64) {

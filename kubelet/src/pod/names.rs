@@ -1,6 +1,5 @@
 //! How a pod is called inside: host name, resolvers, hosts file.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -47,11 +46,10 @@ pub fn hosts_file(pod: &Pod, ips: &[String], cluster_domain: &str, node_hosts: &
         text.push_str("fe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n");
         let (name, domain) = hostname(pod, cluster_domain);
         for ip in ips {
-            // Writing to a string cannot fail.
-            let _ = match &domain {
-                Some(domain) => writeln!(text, "{ip}\t{name}.{domain}\t{name}"),
-                None => writeln!(text, "{ip}\t{name}"),
-            };
+            text.push_str(&match &domain {
+                Some(domain) => format!("{ip}\t{name}.{domain}\t{name}\n"),
+                None => format!("{ip}\t{name}\n"),
+            });
         }
     }
     let aliases = pod.spec().host_aliases.as_deref().unwrap_or_default();
@@ -59,7 +57,7 @@ pub fn hosts_file(pod: &Pod, ips: &[String], cluster_domain: &str, node_hosts: &
         text.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
             let names = alias.hostnames.clone().unwrap_or_default().join("\t");
-            let _ = writeln!(text, "{}\t{names}", alias.ip);
+            text.push_str(&format!("{}\t{names}\n", alias.ip));
         }
     }
     text

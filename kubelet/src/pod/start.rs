@@ -146,10 +146,10 @@ impl Worker {
             Err(Some(failure)) => {
                 let told = if failure.message.is_empty() { &failure.reason } else { &failure.message };
                 let told = if failure.pull.is_some() { &failure.reason } else { told };
-                if failure.reason == "RunContainerError" {
-                    if let Some(finished_at) = crashed_at {
-                        self.memory.note_restart(name, finished_at, now);
-                    }
+                if failure.reason == "RunContainerError"
+                    && let Some(finished_at) = crashed_at
+                {
+                    self.memory.note_restart(name, finished_at, now);
                 }
                 self.agent.tell(&pod, Some(name), EventType::Warning, "Failed", format!("Error: {told}"));
                 self.memory.note_failure(name, &image, failure, now);

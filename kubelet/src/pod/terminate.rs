@@ -97,12 +97,9 @@ impl Worker {
         let most = config.endpoints_wait_max.min(countdown.left() / 2);
         let propagation = config.propagation_delay;
         let waiting = endpoints::left(&self.agent.client, &self.pod, most, propagation);
-        tokio::pin!(waiting);
-        loop {
-            tokio::select! {
-                () = &mut waiting => return true,
-                () = self.mailbox.ends_sooner(Some(countdown.grace_s)) => return false,
-            }
+        tokio::select! {
+            () = waiting => true,
+            () = self.mailbox.ends_sooner(Some(countdown.grace_s)) => false,
         }
     }
 

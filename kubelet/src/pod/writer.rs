@@ -73,7 +73,7 @@ impl StatusWriter {
         let generation = self.wanted.borrow().generation;
         let mut written = self.written.clone();
         // The task ends when the object is gone: then there is nothing left to write.
-        let _ = written.wait_for(|done| *done >= generation).await;
+        drop(written.wait_for(|done| *done >= generation).await);
     }
 }
 

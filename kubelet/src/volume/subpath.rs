@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_link_that_leads_out_of_the_volume_is_refused() {
         let dir = std::env::temp_dir().join(format!("subpath-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&dir);
+        drop(std::fs::remove_dir_all(&dir));
         std::fs::create_dir_all(dir.join("volume")).unwrap();
         std::os::unix::fs::symlink("/etc", dir.join("volume/out")).unwrap();
         let error = bind(&dir.join("volume"), "out/hosts", &dir.join("target")).unwrap_err();
