@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{gantry, image_archive};
-use crate::{Lan, LeakCheck, Machine, Output, Tool, eventually, run};
+use crate::{Lan, Machine, Output, Tool, eventually, leaks, run};
 
 /// What differs between nodes.
 #[derive(Default)]
@@ -36,7 +36,6 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     lan: Lan,
     directory: TempDir,
-    leaks: LeakCheck,
     finished: bool,
 }
 
@@ -48,12 +47,10 @@ impl Cluster {
 
     /// A cluster of one node, Ready, with more arguments for the server.
     pub fn start_with(options: NodeOptions) -> Self {
-        let leaks = LeakCheck::begin();
         let mut cluster = Self {
             nodes: Vec::new(),
             lan: Lan::new(),
             directory: tempfile::Builder::new().prefix("gantry-test").tempdir().unwrap(),
-            leaks,
             finished: false,
         };
         let no_agent = options.arguments.iter().any(|argument| argument == "--no-agent");
@@ -180,8 +177,7 @@ impl Cluster {
     pub fn finish(mut self) {
         self.stop_nodes();
         self.finished = true;
-        let instances: Vec<&Node> = self.nodes.iter().collect();
-        self.leaks.check(&instances);
+        leaks::check(&self.nodes);
     }
 
     fn stop_nodes(&mut self) {

@@ -1,69 +1,52 @@
 //! What a stopped node must not leave behind: processes, mounts, namespaces, control groups, links, rules.
+//!
+//! Only what carries the node's own names counts: other programs on the machine come and go as they like.
 
-use std::collections::BTreeSet;
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use crate::Node;
 
-/// The state of the machine before a test.
-pub struct LeakCheck {
-    before: Traces,
-}
-
-/// Everything that a test could leave.
-#[derive(Default)]
-struct Traces {
-    mounts: BTreeSet<String>,
-    cgroups: BTreeSet<String>,
-    run_directories: BTreeSet<String>,
-}
-
-impl LeakCheck {
-    /// Remembers what is there.
-    pub fn begin() -> Self {
-        Self { before: Traces::collect() }
+/// Fails with a list when stopped nodes left anything.
+#[track_caller]
+pub fn check(nodes: &[Node]) {
+    let mut left: Vec<String> = Vec::new();
+    for node in nodes {
+        let instance = instance_of(node.data_dir());
+        left.extend(processes_of(node.data_dir()));
+        left.extend(mounts_of(node.data_dir(), &instance));
+        collect_cgroups(Path::new("/sys/fs/cgroup"), 3, &instance, &mut left);
+        let run = Path::new("/run").join(&instance);
+        left.extend(run.exists().then(|| format!("directory {}", run.display())));
+        left.extend(links_of(node));
+        left.extend(rules_of(node));
     }
-
-    /// Fails with a list when stopped nodes left anything.
-    #[track_caller]
-    pub fn check(&self, nodes: &[&Node]) {
-        let now = Traces::collect();
-        let mut left: Vec<String> = Vec::new();
-        left.extend(now.mounts.difference(&self.before.mounts).map(|mount| format!("mount {mount}")));
-        left.extend(now.cgroups.difference(&self.before.cgroups).map(|group| format!("cgroup {group}")));
-        let directories = now.run_directories.difference(&self.before.run_directories);
-        left.extend(directories.map(|directory| format!("directory {directory}")));
-        for node in nodes {
-            left.extend(processes_of(node.data_dir()));
-            left.extend(links_of(node));
-            left.extend(rules_of(node));
-        }
-        assert!(left.is_empty(), "left behind after `gantry down`:\n  {}", left.join("\n  "));
-    }
+    assert!(left.is_empty(), "left behind after `gantry down`:\n  {}", left.join("\n  "));
 }
 
-impl Traces {
-    fn collect() -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-        // The switch and the machines of the tests themselves are mounts under /run/netns.
-        let mounts = points.filter(|point| !point.starts_with("/run/netns")).map(str::to_string).collect();
-        let mut cgroups = BTreeSet::new();
-        collect_directories(Path::new("/sys/fs/cgroup"), 5, &mut cgroups);
-        let mut run_directories = BTreeSet::new();
-        collect_directories(Path::new("/run"), 1, &mut run_directories);
-        Self { mounts, cgroups, run_directories }
-    }
+/// The name that everything of an instance on the host carries: a short hash of its data directory.
+fn instance_of(data_dir: &Path) -> String {
+    let hash = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+    let digits: String = hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect();
+    format!("g{digits}")
 }
 
-fn collect_directories(directory: &Path, depth: usize, into: &mut BTreeSet<String>) {
+fn mounts_of(data_dir: &Path, instance: &str) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    let run = Path::new("/run").join(instance);
+    let ours = points.filter(|point| point.starts_with(data_dir) || point.starts_with(&run));
+    ours.map(|point| format!("mount {}", point.display())).collect()
+}
+
+fn collect_cgroups(directory: &Path, depth: usize, instance: &str, into: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            into.insert(entry.path().display().to_string());
-            if depth > 1 {
-                collect_directories(&entry.path(), depth - 1, into);
-            }
+    for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if entry.file_name().to_string_lossy().starts_with(instance) {
+            into.push(format!("cgroup {}", entry.path().display()));
+        } else if depth > 1 {
+            collect_cgroups(&entry.path(), depth - 1, instance, into);
         }
     }
 }

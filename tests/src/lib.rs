@@ -14,5 +14,4 @@ mod registry;
 pub use cluster::{Cluster, Node, NodeOptions, condition};
 pub use command::{Output, Tool, eventually, gantry, run};
 pub use lan::{Lan, Machine};
-pub use leaks::LeakCheck;
 pub use registry::{REGISTRY, Registry};

@@ -174,7 +174,8 @@ fn a_node_port_answers_everywhere_and_names_resolve() {
     cluster.ctl(&["wait", "--for=condition=Ready", "pod/client", "--timeout=30s"]).ok();
     for host in ["web", "web.default", "web.default.svc.cluster.local"] {
         let url = format!("http://{host}/");
-        let answer = cluster.ctl(&["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", &url]).ok();
+        let answer =
+            cluster.ctl(&["exec", "client", "--", "timeout", "5", "wget", "-q", "-O", "-", &url]).ok();
         assert!(answer.starts_with("web v1 on"), "{answer}");
     }
     cluster.finish();
@@ -219,9 +220,9 @@ fn a_new_version_rolls_out_and_back_without_one_failed_request() {
     assert!(answer.starts_with("web v1"), "{answer}");
 
     // A version that cannot be had leaves the old pods serving, and the status says why.
-    cluster.ctl(&["set", "image", "deployment/web", "web=web:missing"]).ok();
+    cluster.ctl(&["set", "image", "deployment/web", "web=127.0.0.1:1/web:v3"]).ok();
     let why = cluster.ctl(&["rollout", "status", "deployment/web", "--timeout=10s"]).refused();
-    assert!(why.contains("web:missing") && why.contains("Image"), "{why}");
+    assert!(why.contains("127.0.0.1:1/web:v3") && why.contains("Image"), "{why}");
     let answer = cluster.server().machine.inside(&["curl", "-s", &url]).ok();
     assert!(answer.starts_with("web v1"), "{answer}");
     cluster.kubectl(&["rollout", "undo", "deployment/web"]).ok();
@@ -404,7 +405,7 @@ fn a_second_node_joins_pods_reach_each_other_and_a_dead_node_is_replaced() {
         let addresses = pods.iter().map(|pod| pod["status"]["podIP"].as_str().unwrap().to_string());
         for host in addresses.chain(["web".to_string()]) {
             let url = format!("http://{host}/");
-            let answer = cluster.ctl(&["exec", &client, "--", "wget", "-q", "-T", "3", "-O", "-", &url]);
+            let answer = cluster.ctl(&["exec", &client, "--", "timeout", "5", "wget", "-q", "-O", "-", &url]);
             assert!(answer.stdout.starts_with("web v1"), "{client} to {host}: {}", answer.all());
         }
     }
