@@ -148,9 +148,10 @@ impl Metrics {
 }
 
 impl InFlight {
-    /// Counts the answer.
-    pub fn end(self, info: &RequestInfo, code: u16, elapsed: Duration) {
-        self.metrics.observe(info, code, elapsed);
+    /// Counts the answer. What the path names is counted by name only if it exists: anybody can ask for anything.
+    pub fn end(self, info: &RequestInfo, is_known: bool, code: u16, elapsed: Duration) {
+        let unknown = RequestInfo { verb: info.verb, ..RequestInfo::default() };
+        self.metrics.observe(if is_known { info } else { &unknown }, code, elapsed);
     }
 }
 

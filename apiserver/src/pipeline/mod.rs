@@ -105,7 +105,8 @@ impl Core {
                 Failure::from(error).into_response(Encoding::Json)
             }
         };
-        in_flight.end(&info, response.status().as_u16(), started.elapsed());
+        let is_known = !info.is_resource || self.table().resource(&info.group, &info.version, &info.resource).is_some();
+        in_flight.end(&info, is_known, response.status().as_u16(), started.elapsed());
         if is_head { response.map(|_| body::empty()) } else { response }
     }
 

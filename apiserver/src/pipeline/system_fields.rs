@@ -75,6 +75,7 @@ pub(crate) fn fill_on_create(object: &mut Value, row: &Row, call: &Call) -> Resu
         };
         return Err(ApiError::invalid(row.group(), &row.kind, "", &[error]));
     }
+    check_path_segment(metadata.get("name").and_then(Value::as_str).unwrap_or_default())?;
     for field in
         ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
     {
@@ -86,6 +87,18 @@ pub(crate) fn fill_on_create(object: &mut Value, row: &Row, call: &Call) -> Resu
         metadata.insert("generation".to_string(), 1.into());
     }
     Ok(())
+}
+
+/// A name is one segment of a path, and of the store's key, whatever else its kind admits.
+fn check_path_segment(name: &str) -> Result<(), ApiError> {
+    let fault = match name {
+        "." | ".." => Some(format!("may not be '{name}'")),
+        _ => ['/', '%'].into_iter().find(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")),
+    };
+    match fault {
+        Some(fault) => Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {fault}"))),
+        None => Ok(()),
+    }
 }
 
 /// Puts back what an update may not change.
@@ -121,6 +134,14 @@ fn generated_name(base: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_should_be_one_segment_of_a_path() {
+        assert!(check_path_segment("system:node").is_ok());
+        for bad in ["a/b", "..", "%2f"] {
+            assert!(check_path_segment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn generated_names_should_stay_within_a_label() {

@@ -12,6 +12,7 @@ mod bad_input;
 mod custom;
 mod deletion;
 mod lists;
+mod network;
 mod server;
 mod services;
 mod watches;

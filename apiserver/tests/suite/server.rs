@@ -17,7 +17,7 @@ pub struct TestServer {
     pub client: kube::Client,
     pub config: Config,
     store: EmbeddedStore,
-    _directory: Arc<TempDir>,
+    directory: Arc<TempDir>,
 }
 
 /// What a request answered.
@@ -77,13 +77,25 @@ impl TestServer {
 
     /// Another server over the same store: what a restart, or a second API server, is.
     pub async fn another(&self) -> Self {
-        Self::over(self.store.clone(), self.config.clone(), self._directory.clone()).await
+        Self::over(self.store.clone(), self.config.clone(), self.directory.clone()).await
+    }
+
+    /// A server over the same store that is told something else.
+    pub async fn with(&self, config: Config) -> Self {
+        Self::over(self.store.clone(), config, self.directory.clone()).await
+    }
+
+    /// The cluster's authority.
+    pub fn authority(&self) -> pki::Authority {
+        let names = ServerNames { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], ..Default::default() };
+        let directory = self.directory.path().join("pki");
+        ClusterPki::ensure(&directory, &names, jiff::Timestamp::now()).unwrap().authority
     }
 
     async fn over(store: EmbeddedStore, config: Config, directory: Arc<TempDir>) -> Self {
         let server = Server::build(config.clone(), Arc::new(store.clone())).await.unwrap();
         let client = server.client(UserInfo::new("admin", &[MASTERS]));
-        Self { server, client, config, store, _directory: directory }
+        Self { server, client, config, store, directory }
     }
 
     pub async fn send(
