@@ -71,7 +71,8 @@ async fn a_certificate_should_say_who_asks() {
     assert!(text.contains("User \\\"joe\\\" cannot list"), "{text}");
     assert_eq!(get(&joe, "/readyz").await, (200, "ok".to_string()));
     let stranger = Authority::create("somebody else", jiff::Timestamp::now()).unwrap();
-    let forged = stranger.issue(&Leaf::client("ann", Some("system:masters")), jiff::Timestamp::now()).unwrap();
+    let forged =
+        stranger.issue(&Leaf::client("ann", Some("system:masters")), jiff::Timestamp::now()).unwrap();
     let forger = client(&running, &forged).await;
     let request = http::Request::get(CONFIG_MAPS).body(kube::client::Body::empty()).unwrap();
     match forger.send(request).await {
@@ -85,7 +86,8 @@ async fn a_certificate_should_say_who_asks() {
 async fn a_stopping_server_should_end_its_watches_and_return() {
     let running = run().await;
     let admin = client(&running, &issue(&running, "ann", "system:masters")).await;
-    let request = http::Request::get(format!("{CONFIG_MAPS}?watch=1")).body(kube::client::Body::empty()).unwrap();
+    let request =
+        http::Request::get(format!("{CONFIG_MAPS}?watch=1")).body(kube::client::Body::empty()).unwrap();
     let watch = admin.send(request).await.unwrap();
     running.shutdown.cancel();
     let ended = tokio::time::timeout(Duration::from_secs(5), watch.into_body().collect()).await.unwrap();
@@ -147,7 +149,8 @@ const LOG: &str = "/api/v1/namespaces/default/pods/p/log?follow=true";
 async fn logs_should_pass_through_as_they_are_written() {
     let running = run().await;
     let go_on = Arc::new(tokio::sync::Semaphore::new(1));
-    let pieces = vec!["HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nfirst\n", "second\n"];
+    let pieces =
+        vec!["HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nfirst\n", "second\n"];
     let port = agent(&running, pieces, go_on.clone()).await;
     pod_on_node(&running, port).await;
     let admin = client(&running, &issue(&running, "ann", "system:masters")).await;

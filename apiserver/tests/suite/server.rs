@@ -9,14 +9,16 @@ use futures::TryStreamExt;
 use futures::io::{AsyncBufReadExt, Lines};
 use pki::{CertificateAndKey, ClusterPki, ServerNames};
 use serde_json::{Value, json};
+use store::Store;
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
+use store::etcd::{EtcdOptions, EtcdStore};
 use tempfile::TempDir;
 
 pub struct TestServer {
     pub server: Server,
     pub client: kube::Client,
     pub config: Config,
-    store: EmbeddedStore,
+    store: Arc<dyn Store>,
     directory: Arc<TempDir>,
 }
 
@@ -71,8 +73,18 @@ impl TestServer {
     pub async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path());
-        let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
+        let store = Self::store(directory.path()).await;
         Self::over(store, config, Arc::new(directory)).await
+    }
+
+    /// The embedded store, or a part of the etcd that `GANTRY_TEST_ETCD` names (`http://127.0.0.1:2379`).
+    async fn store(directory: &std::path::Path) -> Arc<dyn Store> {
+        let Ok(endpoint) = std::env::var("GANTRY_TEST_ETCD") else {
+            return Arc::new(EmbeddedStore::open(EmbeddedOptions::new(directory.join("store"))).unwrap());
+        };
+        let mut options = EtcdOptions::new(vec![endpoint]);
+        options.prefix = format!("/suite{}", directory.display());
+        Arc::new(EtcdStore::connect(options).await.unwrap())
     }
 
     /// Another server over the same store: what a restart, or a second API server, is.
@@ -92,8 +104,8 @@ impl TestServer {
         ClusterPki::ensure(&directory, &names, jiff::Timestamp::now()).unwrap().authority
     }
 
-    async fn over(store: EmbeddedStore, config: Config, directory: Arc<TempDir>) -> Self {
-        let server = Server::build(config.clone(), Arc::new(store.clone())).await.unwrap();
+    async fn over(store: Arc<dyn Store>, config: Config, directory: Arc<TempDir>) -> Self {
+        let server = Server::build(config.clone(), store.clone()).await.unwrap();
         let client = server.client(UserInfo::new("admin", &[MASTERS]));
         Self { server, client, config, store, directory }
     }

@@ -238,8 +238,10 @@ async fn a_pod_should_take_new_debugging_containers_and_resources_by_their_own_d
     let path = format!("{pods}/p/ephemeralcontainers");
     let debugged = test.send("PATCH", &path, strategic, container.to_string()).await.expect(200);
     assert_eq!(debugged["spec"]["ephemeralContainers"][0]["name"], "debug");
-    let smaller = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}});
-    let resized = test.send("PATCH", &format!("{pods}/p/resize"), strategic, smaller.to_string()).await.expect(200);
+    let smaller =
+        json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "500m"}}}]}});
+    let resized =
+        test.send("PATCH", &format!("{pods}/p/resize"), strategic, smaller.to_string()).await.expect(200);
     assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "500m");
     assert_eq!(resized["spec"]["containers"][0]["image"], "i");
 }
@@ -251,8 +253,10 @@ async fn strategic_patches_should_merge_lists_by_key() {
     let patch = json!({"spec": {"template": {"spec": {"containers": [
         {"name": "c", "image": "new"}, {"name": "sidecar", "image": "s"}]}}}});
     let path = format!("{DEPLOYMENTS}/web");
-    let patched =
-        test.send("PATCH", &path, "application/strategic-merge-patch+json", patch.to_string()).await.expect(200);
+    let patched = test
+        .send("PATCH", &path, "application/strategic-merge-patch+json", patch.to_string())
+        .await
+        .expect(200);
     let containers = patched["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     let images: Vec<_> = containers.iter().map(|c| c["image"].as_str().unwrap()).collect();
     assert!(images.contains(&"new") && images.contains(&"s") && images.len() == 2, "{images:?}");
