@@ -2,7 +2,7 @@
 //!
 //! It lists page by page, then watches from the list's version. A watch that ends, breaks or times out resumes from
 //! the last version seen (bookmarks included); only 410 Gone leads to a new list, whose difference to what was known
-//! becomes deletions. Failures back off from 100 ms to 10 s with jitter, so that a restarted server is found quickly.
+//! becomes deletions. Failures back off from 100 ms to 5 s with jitter, so that a restarted server is found quickly.
 //! An event that does not decode is logged and skipped; the object's next event or list repairs it.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::informer::{Scope, Shared, Watched};
 
 const PAGE_LIMIT: u32 = 500;
 /// A watch that lived this long before it ended was healthy.
-const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+const HEALTHY_AFTER: Duration = Duration::from_secs(1);
 const QUIET_FAILURES: u32 = 4;
 const ACCEPT_METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 const ACCEPT_METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -60,7 +60,7 @@ struct Source {
 
 impl Source {
     async fn follow<K: Watched>(&self, shared: &Shared<K>) {
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut state = State::List;
         let mut failures: u32 = 0;
         loop {

@@ -1,0 +1,402 @@
+//! The controllers against a real server in this process, over hollow nodes: no containers, no network, no root.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+mod hollow;
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use apiserver::auth::UserInfo;
+use apiserver::{Config as ServerConfig, Identity, Server, ServiceAccountKeys, ServiceRange};
+use client::{Change, Informers, Scope};
+use controller_manager::{Config, SigningAuthority};
+use hollow::Hollow;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::{Api, Client, ResourceExt};
+use pki::{CertificateAndKey, ClusterPki, ServerNames};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use store::embedded::{EmbeddedOptions, EmbeddedStore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A server with hollow nodes. Dropping it stops everything and removes its files.
+struct World {
+    server: Server,
+    hollow: Hollow,
+    config: Config,
+    shutdown: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn identity(pair: &CertificateAndKey) -> Identity {
+    Identity {
+        certificate_pem: pair.certificate_pem.clone().into_bytes(),
+        key_pem: pair.key_pem.clone().into_bytes(),
+    }
+}
+
+impl World {
+    async fn new(nodes: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let names = ServerNames { addresses: vec![loopback], ..Default::default() };
+        let cluster =
+            ClusterPki::ensure(&directory.path().join("pki"), &names, jiff::Timestamp::now()).unwrap();
+        let ca = cluster.authority.certificate_pem().to_string();
+        let config = ServerConfig {
+            // Never bound: everybody is in this process.
+            bind_address: SocketAddr::new(loopback, 0),
+            advertise_address: loopback,
+            serving: identity(&cluster.apiserver),
+            client_ca_pem: ca.clone().into_bytes(),
+            agent_client: identity(&cluster.apiserver_client),
+            agent_ca_pem: ca.clone().into_bytes(),
+            root_ca_pem: ca.clone().into_bytes(),
+            service_account: ServiceAccountKeys {
+                issuer: "https://kubernetes.default.svc.cluster.local".to_string(),
+                signing_key_pem: cluster.service_account_key_pem.clone().into_bytes(),
+                verification_keys_pem: Vec::new(),
+            },
+            service_range: ServiceRange::parse("10.96.0.0/16").unwrap(),
+            node_ports: 30000..=32767,
+            cluster_domain: "cluster.local".to_string(),
+            drain_seconds: 0,
+        };
+        let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
+        let server = Server::build(config, Arc::new(store)).await.unwrap();
+        let shutdown = CancellationToken::new();
+        let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters"]));
+        let hollow = Hollow { beat: Duration::from_millis(500), ..Hollow::new(admin, nodes) };
+        tokio::spawn(hollow.clone().run(shutdown.clone()));
+        let authority = SigningAuthority {
+            certificate_pem: ca.clone(),
+            key_pem: cluster.authority.key_pem().to_string(),
+        };
+        let config = Config {
+            root_ca_pem: Some(ca),
+            signing_authority: Some(authority),
+            node_monitor_grace: Duration::from_secs(3),
+            ..Config::default()
+        };
+        Self { server, hollow, config, shutdown, _directory: directory }
+    }
+
+    fn admin(&self) -> Client {
+        self.hollow.client.clone()
+    }
+
+    /// Starts the controllers under their own identity; the token stops these alone.
+    fn start_controllers(&self) -> (CancellationToken, JoinHandle<()>) {
+        let stop = self.shutdown.child_token();
+        let client = self.server.client(UserInfo::new("system:kube-controller-manager", &[]));
+        let run = controller_manager::run(self.config.clone(), client, stop.clone());
+        (stop, tokio::spawn(async move { run.await.unwrap() }))
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.admin(), "default")
+    }
+
+    async fn create<K>(&self, object: Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + serde::Serialize,
+    {
+        let object: K = serde_json::from_value(object).unwrap();
+        let api = self.api::<K>();
+        // Pods wait for the service account of their namespace.
+        eventually("the object is accepted", || async {
+            api.create(&PostParams::default(), &object).await.ok()
+        })
+        .await
+    }
+
+    async fn patch<K>(&self, name: &str, patch: Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + Debug
+            + DeserializeOwned,
+    {
+        self.api::<K>().patch(name, &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
+    }
+
+    async fn pods(&self) -> Vec<Pod> {
+        self.api::<Pod>().list(&ListParams::default()).await.unwrap().items
+    }
+}
+
+/// Waits for something to become true, half a minute at most.
+async fn eventually<T, F, Fut>(what: &str, mut look: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    for _ in 0..1500 {
+        if let Some(seen) = look().await {
+            return seen;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("not in half a minute: {what}");
+}
+
+fn deployment(name: &str, replicas: i32, strategy: Value) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": name}}, "strategy": strategy,
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "containers": [{"name": "c", "image": "v1", "ports": [{"name": "http", "containerPort": 8080}]}],
+                    "tolerations": [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}]
+                }
+            }
+        }
+    })
+}
+
+fn image(image: &str) -> Value {
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}})
+}
+
+async fn rolled_out(world: &World, name: &str, replicas: i32) -> Deployment {
+    eventually("the rollout is complete", || async {
+        let deployment = world.api::<Deployment>().get(name).await.ok()?;
+        let status = deployment.status.clone()?;
+        let done = [status.updated_replicas, status.replicas, status.available_replicas]
+            == [Some(replicas); 3]
+            && status.observed_generation == deployment.metadata.generation;
+        done.then_some(deployment)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_follow() {
+    let world = World::new(2).await;
+    world.start_controllers();
+    let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}});
+    world.create::<Deployment>(deployment("web", 5, strategy)).await;
+    let ports = json!([{"port": 80, "targetPort": "http"}]);
+    world
+        .create::<Service>(
+            json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": ports}}),
+        )
+        .await;
+    rolled_out(&world, "web", 5).await;
+
+    // Every change of a pod is checked against the bounds, in the watch's own order.
+    let lowest = Arc::new(AtomicUsize::new(usize::MAX));
+    let informers = Informers::new(world.admin(), world.shutdown.clone());
+    let pods = informers.get::<Pod>(Scope::namespace("default"));
+    assert!(pods.synced().await);
+    let (seen, all) = (lowest.clone(), pods.clone());
+    pods.on_change(move |change| {
+        if matches!(change, Change::Added(_)) {
+            return;
+        }
+        let serving = all
+            .list()
+            .iter()
+            .filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
+            .count();
+        seen.fetch_min(serving, Ordering::SeqCst);
+    });
+    world.patch::<Deployment>("web", image("v2")).await;
+    rolled_out(&world, "web", 5).await;
+    assert!(lowest.load(Ordering::SeqCst) >= 5, "{} pods served", lowest.load(Ordering::SeqCst));
+
+    eventually("the slices hold exactly the new pods", || async {
+        let of_web = ListParams::default().labels("kubernetes.io/service-name=web");
+        let slices = world.api::<EndpointSlice>().list(&of_web).await.ok()?.items;
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let ready: HashSet<_> = endpoints
+            .filter(|endpoint| {
+                endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
+            })
+            .filter_map(|endpoint| endpoint.target_ref.as_ref()?.name.clone())
+            .collect();
+        let port = slices.first()?.ports.as_ref()?.first()?.port;
+        let wanted: HashSet<_> = world.pods().await.iter().map(ResourceExt::name_any).collect();
+        (ready == wanted && port == Some(8080)).then_some(())
+    })
+    .await;
+
+    // A bad image leaves the old pods alone; going back makes a new revision of the old set.
+    world.patch::<Deployment>("web", image("bad")).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(lowest.load(Ordering::SeqCst) >= 5);
+    world.patch::<Deployment>("web", image("v1")).await;
+    let back = rolled_out(&world, "web", 5).await;
+    assert_eq!(back.annotations()["deployment.kubernetes.io/revision"], "4");
+
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    world.api::<Deployment>().delete("web", &foreground).await.unwrap();
+    eventually("nothing is left", || async {
+        let sets = world.api::<ReplicaSet>().list(&ListParams::default()).await.ok()?;
+        (sets.items.is_empty() && world.pods().await.is_empty()).then_some(())
+    })
+    .await;
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn controllers_that_are_cut_off_and_restarted_neither_double_nor_lose_a_pod() {
+    let world = World::new(3).await;
+    let informers = Informers::new(world.admin(), world.shutdown.clone());
+    let pods = informers.get::<Pod>(Scope::namespace("default"));
+    assert!(pods.synced().await);
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = made.clone();
+    pods.on_change(move |change| {
+        if matches!(change, Change::Added(_)) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let (stop, first) = world.start_controllers();
+    let template =
+        json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "done"}]}});
+    let spec = json!({"completions": 60, "parallelism": 15, "template": template});
+    world.create::<Job>(json!({"metadata": {"name": "many"}, "spec": spec})).await;
+    let mut running = (stop, first);
+    for round in 0..6u64 {
+        tokio::time::sleep(Duration::from_millis(60 + 40 * round)).await;
+        // As a kill would: in the middle of whatever it is doing.
+        running.1.abort();
+        running.0.cancel();
+        running = world.start_controllers();
+    }
+    let job = eventually("the job is complete", || async {
+        let job = world.api::<Job>().get("many").await.ok()?;
+        let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let complete = conditions.into_iter().any(|condition| condition.type_ == "Complete");
+        complete.then_some(job)
+    })
+    .await;
+    assert_eq!(job.status.unwrap().succeeded, Some(60));
+    assert_eq!(made.load(Ordering::SeqCst), 60);
+    assert!(world.pods().await.iter().all(|pod| pod.finalizers().is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pods_of_a_dead_node_are_replaced_on_the_others() {
+    let world = World::new(2).await;
+    world.start_controllers();
+    world.create::<Deployment>(deployment("web", 4, json!({"type": "RollingUpdate"}))).await;
+    rolled_out(&world, "web", 4).await;
+    world.hollow.dead.lock().unwrap().insert("hollow-1".into());
+    let nodes: Api<Node> = Api::all(world.admin());
+    let node = eventually("the node is tainted", || async {
+        let node = nodes.get("hollow-1").await.ok()?;
+        let evicts = node.spec.as_ref()?.taints.iter().flatten().any(|taint| taint.effect == "NoExecute");
+        evicts.then_some(node)
+    })
+    .await;
+    let ranges: HashSet<_> = [nodes.get("hollow-0").await.unwrap(), node]
+        .iter()
+        .filter_map(|node| node.spec.as_ref()?.pod_cidr.clone())
+        .collect();
+    assert_eq!(ranges.len(), 2, "every node has its own range");
+    eventually("four pods serve on the living node", || async {
+        let pods = world.pods().await;
+        let living = pods.iter().filter(|pod| {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+            node == Some("hollow-0") && is_ready(pod)
+        });
+        (living.count() == 4).then_some(())
+    })
+    .await;
+    nodes.delete("hollow-1", &DeleteParams::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_goes_with_everything_in_it_also_custom_objects_and_their_dependents() {
+    let world = World::new(1).await;
+    world.start_controllers();
+    let namespaces: Api<Namespace> = Api::all(world.admin());
+    let mut namespace = Namespace::default();
+    namespace.metadata.name = Some("doomed".into());
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(world.admin(), "doomed");
+    eventually("the root certificates are published", || async { maps.get("kube-root-ca.crt").await.ok() })
+        .await;
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}]}
+    });
+    let request = |path: &str, body: &Value| {
+        http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(body.to_string().into_bytes())
+            .unwrap()
+    };
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    world.admin().request::<Value>(request(definitions, &definition)).await.unwrap();
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget",
+        "metadata": {"name": "w", "finalizers": ["example.com/hold"]}});
+    let path = "/apis/example.com/v1/namespaces/doomed/widgets";
+    eventually("the kind is served", || async {
+        world.admin().request::<Value>(request(path, &widget)).await.ok()
+    })
+    .await;
+    let owner = json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "gone",
+        "uid": "00000000-0000-0000-0000-000000000000"}]);
+    let child = json!({"metadata": {"name": "child", "ownerReferences": owner}});
+    maps.create(&PostParams::default(), &serde_json::from_value(child).unwrap()).await.unwrap();
+    eventually("an object whose owner is gone is collected", || async {
+        maps.get_opt("child").await.ok()?.is_none().then_some(())
+    })
+    .await;
+
+    namespaces.delete("doomed", &DeleteParams::default()).await.unwrap();
+    let held = eventually("the conditions say what holds it", || async {
+        let namespace = namespaces.get("doomed").await.ok()?;
+        let conditions = namespace.status?.conditions?;
+        conditions
+            .into_iter()
+            .find(|known| known.type_ == "NamespaceFinalizersRemaining" && known.status == "True")
+    })
+    .await;
+    assert!(held.message.unwrap().contains("example.com/hold"));
+    let body = json!({"metadata": {"finalizers": null}}).to_string().into_bytes();
+    let patch =
+        http::Request::patch(format!("{path}/w")).header("content-type", "application/merge-patch+json");
+    world.admin().request::<Value>(patch.body(body).unwrap()).await.unwrap();
+    eventually("the namespace is gone", || async {
+        namespaces.get_opt("doomed").await.ok()?.is_none().then_some(())
+    })
+    .await;
+}
