@@ -263,6 +263,10 @@ pub fn busybox_archive(extra: &[(&str, Member<'_>)]) -> Vec<u8> {
 }
 
 pub fn archive_named(name: &str, extra: &[(&str, Member<'_>)]) -> Vec<u8> {
+    archive_running(name, &["sh"], extra)
+}
+
+pub fn archive_running(name: &str, command: &[&str], extra: &[(&str, Member<'_>)]) -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").unwrap();
     let mut layer = tar::Builder::new(Vec::new());
     for directory in ["bin", "etc", "tmp", "root"] {
@@ -300,7 +304,7 @@ pub fn archive_named(name: &str, extra: &[(&str, Member<'_>)]) -> Vec<u8> {
     let config = serde_json::json!({
         "architecture": "amd64",
         "os": "linux",
-        "config": { "Cmd": ["sh"], "Env": ["FROM_IMAGE=yes"], "StopSignal": "SIGQUIT" },
+        "config": { "Cmd": command, "Env": ["FROM_IMAGE=yes"], "StopSignal": "SIGQUIT" },
         "rootfs": { "type": "layers", "diff_ids": [sha256(&layer)] },
     })
     .to_string();
