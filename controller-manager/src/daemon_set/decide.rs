@@ -7,14 +7,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 
-use super::nodes;
+use super::{nodes, rolling};
 use crate::common::conditions::{seconds, until};
 use crate::common::history::REVISION_HASH;
 use crate::common::{pod_control::BURST_MAX, pods};
-use crate::deployment::resolve;
 
 /// A daemon's failed pod is replaced at most this often.
 const FAILED_KEPT_S: i64 = 10;
@@ -36,11 +34,11 @@ pub(super) struct Plan {
     pub recheck: Option<Duration>,
 }
 
-fn is_present(pod: &Pod, hash: &str) -> bool {
+pub(super) fn is_present(pod: &Pod, hash: &str) -> bool {
     pods::labels(pod).get(REVISION_HASH).map(String::as_str) == Some(hash)
 }
 
-fn min_ready_s(set: &DaemonSet) -> i32 {
+pub(super) fn min_ready_s(set: &DaemonSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
@@ -67,10 +65,11 @@ pub(super) fn decide(snapshot: &Snapshot<'_>, now: Timestamp) -> Plan {
     let spec = daemon_spec(snapshot.set);
     let pods = by_node(snapshot.pods);
     let mut plan = Plan::default();
+    let surging = rolling::limits(snapshot.set, snapshot.nodes.len()).surge > 0;
     for node in snapshot.nodes {
         let fit = nodes::fit(&spec, node);
         let here = pods.get(&node.name_any()).map(Vec::as_slice).unwrap_or_default();
-        place(&node.name_any(), fit, here, &mut plan, now);
+        place(&node.name_any(), fit, here, &mut plan, &|pod| surging && is_present(pod, snapshot.hash), now);
     }
     // Pods for nodes that do not exist are left to pod garbage collection once bound; unbound ones wait in vain.
     let known: HashMap<String, ()> = snapshot.nodes.iter().map(|node| (node.name_any(), ())).collect();
@@ -78,7 +77,13 @@ pub(super) fn decide(snapshot: &Snapshot<'_>, now: Timestamp) -> Plan {
     plan.delete
         .extend(strays.filter(|pod| pods::node_name(pod).is_empty() && !pods::is_terminating(pod)).cloned());
     if plan.create.is_empty() && plan.delete.is_empty() {
-        roll(snapshot, &spec, &pods, &mut plan, now);
+        let here: Vec<String> = snapshot
+            .nodes
+            .iter()
+            .filter(|node| nodes::fit(&spec, node).run)
+            .map(|node| node.name_any())
+            .collect();
+        rolling::roll(snapshot, &here, &pods, &mut plan, now);
     }
     plan.create.truncate(BURST_MAX);
     plan.delete.truncate(BURST_MAX);
@@ -92,8 +97,15 @@ pub(super) fn decide(snapshot: &Snapshot<'_>, now: Timestamp) -> Plan {
     plan
 }
 
-/// One living pod where one belongs, none where none may stay.
-fn place(node: &str, fit: nodes::Fit, here: &[Arc<Pod>], plan: &mut Plan, now: Timestamp) {
+/// One living pod where one belongs, none where none may stay. Pods that are `extra` are there beside the others for a while.
+fn place(
+    node: &str,
+    fit: nodes::Fit,
+    here: &[Arc<Pod>],
+    plan: &mut Plan,
+    extra: &dyn Fn(&Pod) -> bool,
+    now: Timestamp,
+) {
     let staying: Vec<&Arc<Pod>> = here.iter().filter(|pod| !pods::is_terminating(pod)).collect();
     if !fit.stay {
         plan.delete.extend(staying.into_iter().cloned());
@@ -115,49 +127,11 @@ fn place(node: &str, fit: nodes::Fit, here: &[Arc<Pod>], plan: &mut Plan, now: T
     }
     // The oldest stays, one that is bound before one that is not.
     living.sort_by_key(|pod| (pods::node_name(pod).is_empty(), pod.creation_timestamp().map(|time| time.0)));
-    plan.delete.extend(living.into_iter().skip(1).cloned());
+    let (extra, usual): (Vec<_>, Vec<_>) = living.into_iter().partition(|pod| extra(pod));
+    plan.delete.extend(extra.into_iter().skip(1).chain(usual.into_iter().skip(1)).cloned());
     if fit.run && here.is_empty() {
         plan.create.push(node.to_string());
     }
-}
-
-/// Replaces pods of earlier templates, as many at once as may be unavailable; those that are not available go first.
-fn roll(
-    snapshot: &Snapshot<'_>,
-    spec: &PodSpec,
-    pods: &BTreeMap<String, Vec<Arc<Pod>>>,
-    plan: &mut Plan,
-    now: Timestamp,
-) {
-    let strategy = snapshot.set.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
-    if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("OnDelete") {
-        return;
-    }
-    let belongs: Vec<String> =
-        snapshot.nodes.iter().filter(|node| nodes::fit(spec, node).run).map(|node| node.name_any()).collect();
-    let one = IntOrString::Int(1);
-    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
-    let limit = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&one);
-    let total = i32::try_from(belongs.len()).unwrap_or(i32::MAX);
-    let limit = usize::try_from(resolve(limit, total, true).max(1)).unwrap_or(1);
-    let mut unavailable = 0;
-    let mut candidates = Vec::new();
-    for node in &belongs {
-        let here = pods.get(node).map(Vec::as_slice).unwrap_or_default();
-        let pod = here.iter().find(|pod| !pods::is_terminating(pod));
-        let Some(pod) = pod else {
-            unavailable += 1;
-            continue;
-        };
-        let available = pods::is_available(pod, min_ready_s(snapshot.set), now);
-        if !available {
-            unavailable += 1;
-        }
-        if !is_present(pod, snapshot.hash) {
-            if available { candidates.push(pod.clone()) } else { plan.delete.push(pod.clone()) }
-        }
-    }
-    plan.delete.extend(candidates.into_iter().take(limit.saturating_sub(unavailable)));
 }
 
 fn status(
@@ -178,7 +152,9 @@ fn status(
         desired += 1;
         let mut by_age: Vec<_> = here.to_vec();
         by_age.sort_by_key(|pod| (pods::is_terminating(pod), pod.creation_timestamp().map(|time| time.0)));
-        let Some(pod) = by_age.first() else { continue };
+        // Beside an available pod another one may be on its way.
+        let best = by_age.iter().find(|pod| pods::is_available(pod, min_ready_s(snapshot.set), now));
+        let Some(pod) = best.or(by_age.first()) else { continue };
         scheduled += 1;
         if pods::is_ready(pod) {
             ready += 1;
@@ -250,6 +226,25 @@ mod tests {
         let broken = Arc::new(labelled(running_pod("b", "b"), REVISION_HASH, "old"));
         let mixed = [daemon("a", "a", "old"), broken, daemon("c", "c", "new")];
         assert_eq!(names(&plan(&nodes, &mixed, 1).delete), ["b"]);
+    }
+
+    #[test]
+    fn with_surge_a_new_pod_is_available_before_the_old_one_goes() {
+        let mut set = set();
+        let strategy =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+        set.spec.as_mut().unwrap().update_strategy = Some(serde_json::from_value(strategy).unwrap());
+        let nodes = nodes(&["a", "b"]);
+        let plan =
+            |pods: &[Arc<Pod>]| decide(&Snapshot { set: &set, nodes: &nodes, pods, hash: "new" }, at(1));
+        let (a, b) = (daemon("a", "a", "old"), daemon("b", "b", "old"));
+        let first = plan(&[a.clone(), b.clone()]);
+        assert_eq!((first.create, first.delete.len()), (vec!["a".to_string()], 0));
+        let starting = Arc::new(labelled(running_pod("a2", "a"), REVISION_HASH, "new"));
+        let waiting = plan(&[a.clone(), b.clone(), starting]);
+        assert_eq!((waiting.create.len(), waiting.delete.len()), (0, 0));
+        let ready = plan(&[a, b, daemon("a2", "a", "new")]);
+        assert_eq!((ready.create, names(&ready.delete)), (vec!["b".to_string()], vec!["a"]));
     }
 
     #[test]

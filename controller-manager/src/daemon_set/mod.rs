@@ -1,9 +1,10 @@
 //! Daemon sets: one pod on every node that fits.
 //!
-//! Pods are bound by affinity and scheduled like all others. Not yet: updates with surge (`maxSurge` is treated as zero).
+//! Pods are bound by affinity and scheduled like all others.
 
 mod decide;
 mod nodes;
+mod rolling;
 
 use std::collections::HashSet;
 use std::sync::Arc;
