@@ -59,7 +59,10 @@ async fn within<T>(
     limit: Duration,
     reply: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CriError> {
-    match tokio::time::timeout(limit, reply).await {
+    let began = std::time::Instant::now();
+    let reply = tokio::time::timeout(limit, reply).await;
+    tracing::trace!(call, took = ?began.elapsed());
+    match reply {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(CriError::new(call, &status)),
         Err(_) => Err(CriError {

@@ -23,6 +23,8 @@ pub struct News {
     pub references_changed: bool,
     /// Probes that changed their mind.
     pub reports: Vec<Report>,
+    /// Something happened to the pod's containers.
+    pub woken: bool,
 }
 
 /// A worker's mailbox.
@@ -84,6 +86,7 @@ impl Mailbox {
 
     /// Something happened to the pod's containers.
     pub fn wake(&self) {
+        self.news.lock().woken = true;
         self.notify.notify_one();
     }
 

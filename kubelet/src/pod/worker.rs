@@ -91,7 +91,10 @@ impl Worker {
             let next = if self.is_to_end() { Next::End(None) } else { self.sync().await };
             match next {
                 Next::Again => {}
-                Next::Sleep(until) => self.sleep(until).await,
+                Next::Sleep(until) => {
+                    // News that change nothing, such as the pod's own status coming back, do not end the sleep.
+                    while self.sleep(until).await && !self.read_news() {}
+                }
                 Next::End(verdict) => {
                     self.turn = None;
                     self.verdict = self.verdict.take().or(verdict);
@@ -108,8 +111,14 @@ impl Worker {
         self.gone || self.verdict.is_some() || self.pod.is_deleted() || self.pod.is_over()
     }
 
-    pub fn read_news(&mut self) {
+    /// Takes in what others told. False when nothing follows from it.
+    pub fn read_news(&mut self) -> bool {
         let news = self.mailbox.take();
+        let mut matters = news.gone
+            || news.verdict.is_some()
+            || news.references_changed
+            || news.woken
+            || !news.reports.is_empty();
         self.gone |= news.gone;
         if let Some(verdict) = news.verdict {
             self.verdict.get_or_insert(verdict);
@@ -127,19 +136,23 @@ impl Worker {
         }
         if let Some(pod) = news.pod {
             self.writer.seen(&pod);
-            self.pod = Arc::new(with_own_status(&pod, self.pod.status.as_ref()));
+            let merged = with_own_status(&pod, self.pod.status.as_ref());
+            matters |= differs(&merged, &self.pod);
+            self.pod = Arc::new(merged);
             self.mailbox.set_latest(self.pod.clone());
         }
+        matters
     }
 
-    async fn sleep(&self, until: Option<Timestamp>) {
+    /// True when news came, false when the time did.
+    async fn sleep(&self, until: Option<Timestamp>) -> bool {
         let most = Timestamp::now().saturating_add(SignedDuration::try_from(LOOK_AGAIN).unwrap_or_default());
         let until = until.unwrap_or(Timestamp::MAX).min(most.unwrap_or(Timestamp::MAX));
         let until = self.tokens.renew_at().map_or(until, |renew| renew.min(until));
         let pause = Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default();
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = self.mailbox.notified() => {}
+            () = tokio::time::sleep(pause) => false,
+            () = self.mailbox.notified() => true,
         }
     }
 
@@ -370,6 +383,18 @@ impl Worker {
             node_memory_bytes: allocatable.memory_bytes,
         }
     }
+}
+
+/// Whether two versions differ in what the agent acts upon.
+fn differs(new: &Pod, old: &Pod) -> bool {
+    let (new_meta, old_meta) = (&new.metadata, &old.metadata);
+    new.spec != old.spec
+        || new.status != old.status
+        || new_meta.labels != old_meta.labels
+        || new_meta.annotations != old_meta.annotations
+        || new_meta.deletion_timestamp != old_meta.deletion_timestamp
+        || new_meta.deletion_grace_period_seconds != old_meta.deletion_grace_period_seconds
+        || new_meta.generation != old_meta.generation
 }
 
 /// A newer version of the object with the status that the worker made: the API's may be older. Conditions of others are
