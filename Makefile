@@ -1,6 +1,5 @@
 # The commands of this project. `make up` and `make test` do all of their own set-up on Debian 12 or Ubuntu with Rust and root.
 
-CARGO_DENY_VERSION := 0.20.2
 export CARGO_TERM_COLOR ?= auto
 
 .PHONY: up down check test bench images
@@ -34,7 +33,8 @@ test: images
 bench: images
 	scripts/prerequisites.sh test
 	cargo build --release --locked
-	scripts/bench.sh target/release/gantry
+	cargo build --locked -p tests
+	GANTRY=$(CURDIR)/target/release/gantry target/debug/bench
 
 ## The images of the examples, from Debian's packages
 images: .cache/images/redis-latest.tar
