@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use store::{Revision, Store};
 
-use crate::cache::{Cache, Cached, Snapshot};
+use crate::cache::{Cache, Cached, RowCache, Snapshot};
 
 /// How long a read waits for the cache.
 const CATCH_UP_MAX: Duration = Duration::from_secs(3);
@@ -58,6 +58,11 @@ impl Objects {
 
     pub(crate) fn cached_key(&self, row: &str, key: &str) -> Option<Arc<Cached>> {
         self.cache.row(row).get(key)
+    }
+
+    /// The cache of a row, for views that follow its changes.
+    pub(crate) fn row(&self, row: &str) -> Arc<RowCache> {
+        self.cache.row(row)
     }
 
     pub(crate) fn snapshot(&self, row: &str) -> Snapshot {

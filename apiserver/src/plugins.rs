@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::admission::{
-    AdmissionChain, DefaultTolerations, NamespaceLifecycle, NodeRestriction, NotReadyTaint, Priority,
-    ServiceAccount,
+    AdmissionChain, Certificates, DefaultTolerations, NamespaceLifecycle, NodeRestriction, NotReadyTaint,
+    Priority, RightsEscalation, ServiceAccount,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
@@ -37,18 +37,26 @@ impl Plugins {
         let admission = AdmissionChain::new(vec![
             Arc::new(NamespaceLifecycle::new(objects.clone())),
             Arc::new(ServiceAccount::new(objects.clone())),
-            Arc::new(NodeRestriction::new(objects.clone())),
+            Arc::new(NodeRestriction::new(objects.clone(), authorizers.clone())),
             Arc::new(NotReadyTaint),
             Arc::new(Priority::new(objects.clone())),
             Arc::new(DefaultTolerations),
+            Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
+            Arc::new(Certificates::new(authorizers.clone())),
         ]);
+        let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));
         Ok(Self {
             authenticators: vec![
-                Arc::new(ClientCertificate),
+                Arc::new(ClientCertificate::new(&config.client_ca_pem)?),
                 tokens.clone(),
-                Arc::new(BootstrapTokens::new(objects.clone())),
+                bootstrap.clone(),
             ],
-            reviewers: Reviewers { authorizers: authorizers.clone(), rbac, tokens: tokens.clone() },
+            reviewers: Reviewers {
+                authorizers: authorizers.clone(),
+                rbac,
+                tokens: tokens.clone(),
+                bootstrap,
+            },
             authorizers,
             admission,
             tokens,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use api::{ApiError, FieldError};
 use serde_json::{Value, json};
 
-use crate::auth::UserInfo;
 use crate::auth::service_account::ServiceAccountTokens;
+use crate::auth::{BootstrapTokens, UserInfo};
 use crate::authz::rbac::Rbac;
 use crate::authz::{Attributes, AuthorizerChain, Decision};
 use crate::http::request_info::RequestInfo;
@@ -20,6 +20,8 @@ pub struct Reviewers {
     pub rbac: Arc<Rbac>,
     /// Whose token is it?
     pub tokens: Arc<ServiceAccountTokens>,
+    /// Or that of a joining node?
+    pub bootstrap: Arc<BootstrapTokens>,
 }
 
 impl Reviewers {
@@ -34,8 +36,8 @@ impl Reviewers {
         let none = Value::Null;
         let spec = review.get("spec").unwrap_or(&none);
         let status = match kind {
-            "SelfSubjectAccessReview" => self.access(user, spec).await?,
-            "SubjectAccessReview" => self.access(&subject(kind, spec)?, spec).await?,
+            "SelfSubjectAccessReview" => self.access(kind, user, spec).await?,
+            "SubjectAccessReview" => self.access(kind, &subject(kind, spec)?, spec).await?,
             "LocalSubjectAccessReview" => {
                 let asked = review.pointer("/spec/resourceAttributes/namespace").and_then(Value::as_str);
                 if asked.unwrap_or_default() != namespace {
@@ -46,24 +48,37 @@ impl Reviewers {
                     };
                     return Err(ApiError::invalid("authorization.k8s.io", kind, "", &[error]));
                 }
-                self.access(&subject(kind, spec)?, spec).await?
+                if spec.get("nonResourceAttributes").is_some_and(|attributes| !attributes.is_null()) {
+                    let error = FieldError {
+                        reason: "FieldValueInvalid",
+                        field: "spec.nonResourceAttributes".into(),
+                        message: "Invalid value: disallowed on this kind of request".into(),
+                    };
+                    return Err(ApiError::invalid("authorization.k8s.io", kind, "", &[error]));
+                }
+                self.access(kind, &subject(kind, spec)?, spec).await?
             }
             "SelfSubjectRulesReview" => {
-                let place = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
+                let place = spec.get("namespace").and_then(Value::as_str).unwrap_or_default();
+                if place.is_empty() {
+                    return Err(ApiError::bad_request("no namespace on request"));
+                }
+                self.rbac.catch_up().await;
                 self.rules(user, place)
             }
             "SelfSubjectReview" => json!({"userInfo": user_info(user)}),
-            "TokenReview" => self.token(spec).await,
+            "TokenReview" => self.token(spec).await?,
             other => return Err(ApiError::internal(format!("{other} is not a review"))),
         };
         crate::tree::set(&mut review, &["status"], status);
         Ok(review)
     }
 
-    async fn access(&self, user: &UserInfo, spec: &Value) -> Result<Value, ApiError> {
-        let info = request_of(spec)?;
+    async fn access(&self, kind: &str, user: &UserInfo, spec: &Value) -> Result<Value, ApiError> {
+        let info = request_of(kind, spec)?;
         let decision = self.authorizers.decide(&Attributes { user, info: &info }).await;
         Ok(match decision {
+            Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),
             Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
             Decision::Deny(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
             Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
@@ -95,16 +110,28 @@ impl Reviewers {
         json!({"incomplete": incomplete, "nonResourceRules": paths, "resourceRules": resources})
     }
 
-    async fn token(&self, spec: &Value) -> Value {
+    async fn token(&self, spec: &Value) -> Result<Value, ApiError> {
         let token = spec.get("token").and_then(Value::as_str).unwrap_or_default();
+        if token.is_empty() {
+            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        }
         let audiences = spec.get("audiences").and_then(Value::as_array).into_iter().flatten();
         let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_string).collect();
-        match self.tokens.verify(token, &audiences) {
+        let known = match self.tokens.verify_current(token, &audiences).await {
+            // Tokens of this kind name no audience: they are for this server.
+            Ok(None) => match self.bootstrap.verify(token).await {
+                Ok(Some(_)) if !audiences.is_empty() && !self.tokens.is_own_audience(&audiences) => Ok(None),
+                Ok(user) => Ok(user.map(|user| (user, vec![self.tokens.default_audience().to_string()]))),
+                Err(refused) => Err(refused),
+            },
+            known => known,
+        };
+        Ok(match known {
             Ok(Some((user, good_for))) => json!({
                 "authenticated": true, "user": user_info(&user.authenticated()), "audiences": good_for}),
-            Ok(None) => json!({"authenticated": false}),
-            Err(refused) => json!({"authenticated": false, "error": refused.to_string()}),
-        }
+            Ok(None) => json!({"error": "[invalid bearer token]"}),
+            Err(refused) => json!({"error": format!("[invalid bearer token, {refused}]")}),
+        })
     }
 }
 
@@ -132,17 +159,39 @@ fn subject(kind: &str, spec: &Value) -> Result<UserInfo, ApiError> {
         };
         return Err(ApiError::invalid("authorization.k8s.io", kind, "", &[error]));
     }
-    Ok(UserInfo { name: text("user"), uid: text("uid"), groups, ..UserInfo::default() })
+    let extra = spec.get("extra").and_then(Value::as_object).into_iter().flatten();
+    let extra = extra.map(|(key, values)| {
+        let values = values.as_array().into_iter().flatten().filter_map(Value::as_str);
+        (key.to_ascii_lowercase(), values.map(str::to_string).collect())
+    });
+    Ok(UserInfo { name: text("user"), uid: text("uid"), groups, extra: extra.collect() })
 }
 
 /// The request that a review asks about.
-fn request_of(spec: &Value) -> Result<RequestInfo, ApiError> {
+fn request_of(kind: &str, spec: &Value) -> Result<RequestInfo, ApiError> {
     let text = |attributes: &Value, field: &str| {
         attributes.get(field).and_then(Value::as_str).unwrap_or_default().to_string()
     };
-    if let Some(attributes) = spec.get("resourceAttributes").filter(|attributes| !attributes.is_null()) {
-        return Ok(RequestInfo {
+    let part = |field: &str| spec.get(field).filter(|attributes| !attributes.is_null());
+    let fault = |field: &str, why: &str| {
+        let error = FieldError {
+            reason: "FieldValueInvalid",
+            field: format!("spec.{field}"),
+            message: format!("Invalid value: null: {why}"),
+        };
+        ApiError::invalid("authorization.k8s.io", kind, "", &[error])
+    };
+    match (part("resourceAttributes"), part("nonResourceAttributes")) {
+        (Some(_), Some(_)) => {
+            Err(fault("nonResourceAttributes", "cannot be specified in combination with resourceAttributes"))
+        }
+        (None, None) => Err(fault(
+            "resourceAttributes",
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )),
+        (Some(attributes), None) => Ok(RequestInfo {
             is_resource: true,
+            special_verb: text(attributes, "verb"),
             verb: verb(&text(attributes, "verb")),
             group: text(attributes, "group"),
             version: text(attributes, "version"),
@@ -150,47 +199,49 @@ fn request_of(spec: &Value) -> Result<RequestInfo, ApiError> {
             resource: text(attributes, "resource"),
             subresource: text(attributes, "subresource"),
             name: text(attributes, "name"),
+            selected_node: selected(attributes, "spec.nodeName"),
             ..RequestInfo::default()
-        });
-    }
-    if let Some(attributes) = spec.get("nonResourceAttributes").filter(|attributes| !attributes.is_null()) {
-        return Ok(RequestInfo {
+        }),
+        (None, Some(attributes)) => Ok(RequestInfo {
+            special_verb: text(attributes, "verb"),
             verb: verb(&text(attributes, "verb")),
             path: text(attributes, "path"),
             ..RequestInfo::default()
-        });
+        }),
     }
-    Err(ApiError::bad_request("exactly one of nonResourceAttributes or resourceAttributes must be specified"))
 }
 
-/// The verbs that requests have are known text; of others only `*` and those of special rules can be asked.
+/// The value that a review's field selector demands of a field.
+fn selected(attributes: &Value, field: &str) -> String {
+    let selector = attributes.get("fieldSelector").unwrap_or(&Value::Null);
+    let requirements = selector.get("requirements").and_then(Value::as_array).into_iter().flatten();
+    let exact = requirements.filter(|r| r["key"] == field && r["operator"] == "In").find_map(|r| {
+        match r["values"].as_array().map(Vec::as_slice) {
+            Some([value]) => value.as_str(),
+            _ => None,
+        }
+    });
+    let raw = selector.get("rawSelector").and_then(Value::as_str).unwrap_or_default();
+    let raw = api::selector::FieldSelector::parse(raw).ok();
+    let raw = raw.as_ref().and_then(|selector| selector.exact(field));
+    exact.or(raw).unwrap_or_default().to_string()
+}
+
+/// The verbs that requests have; authorizers that treat them differently look here, roles at the special verb.
 fn verb(text: &str) -> &'static str {
-    const KNOWN: [&str; 25] = [
-        "*",
-        "approve",
-        "attest",
-        "bind",
-        "connect",
+    const KNOWN: [&str; 12] = [
         "create",
         "delete",
         "deletecollection",
-        "escalate",
         "get",
         "head",
-        "impersonate",
         "list",
         "options",
         "patch",
         "post",
-        "proxy",
         "put",
-        "sign",
         "update",
-        "use",
         "watch",
-        "trace",
-        "request-serviceaccounts-token-audience",
-        "nominate",
     ];
-    KNOWN.into_iter().find(|known| *known == text).unwrap_or("unknown")
+    KNOWN.into_iter().find(|known| *known == text).unwrap_or("other")
 }

@@ -190,7 +190,7 @@ impl Server {
             .get_ref()
             .1
             .peer_certificates()
-            .map(|list| PeerCertificates(list.iter().map(|c| c.clone().into_owned()).collect()));
+            .map(|list| PeerCertificates::new(list.iter().map(|c| c.clone().into_owned()).collect()));
         let core = self.core.clone();
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             if let Some(certificates) = &certificates {
@@ -203,7 +203,7 @@ impl Server {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX).half_close(true);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
         builder
             .http2()
             .timer(TokioTimer::new())

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 
 use crate::config::Identity;
 
@@ -25,9 +29,6 @@ pub enum TlsError {
     /// The key does not belong to the certificate, or its type is not supported.
     #[error(transparent)]
     Rustls(#[from] rustls::Error),
-    /// The client CA cannot be used.
-    #[error("the client CA cannot be used: {0}")]
-    ClientCa(String),
 }
 
 /// The serving certificate of the moment.
@@ -53,7 +54,7 @@ impl ResolvesServerCert for ServingCertificate {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -80,7 +81,7 @@ fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'st
     }
 }
 
-fn roots(pem: &[u8], what: &'static str) -> Result<RootCertStore, TlsError> {
+pub(crate) fn roots(pem: &[u8], what: &'static str) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem, what)? {
         roots.add(certificate)?;
@@ -88,22 +89,70 @@ fn roots(pem: &[u8], what: &'static str) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// The listener's side: client certificates are optional and checked when they come.
+/// The listener's side: client certificates are optional, and taken as they come. Who they are is not decided here but by
+/// [`crate::auth::ClientCertificate`], which answers requests with certificates of others with 401.
 pub(crate) fn server_config(
     serving: Arc<ServingCertificate>,
     client_ca_pem: &[u8],
 ) -> Result<ServerConfig, TlsError> {
-    let roots = Arc::new(roots(client_ca_pem, "the client CA")?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| TlsError::ClientCa(error.to_string()))?;
+    let hints = roots(client_ca_pem, "the client CA")?.subjects();
+    let verifier = Arc::new(AnyCertificate { hints, provider: provider() });
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Makes sure that the client holds the key of the certificate that it shows, and of nothing else.
+#[derive(Debug)]
+struct AnyCertificate {
+    hints: Vec<DistinguishedName>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The side that calls the nodes' agents: HTTP/1.1, which upgrades need.

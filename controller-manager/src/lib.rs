@@ -7,6 +7,7 @@
 //! Not yet: horizontal autoscaling, persistent volume binding and attaching, resource quota status.
 
 mod certificates;
+mod cluster_role_aggregation;
 mod common;
 mod cron_job;
 mod daemon_set;
@@ -146,6 +147,7 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(namespace::run);
     controllers.start(node_ipam::run);
     controllers.start(certificates::run);
+    controllers.start(cluster_role_aggregation::run);
     controllers.start(node_lifecycle::run);
     controllers.start(pod_gc::run);
     controllers.start(garbage_collector::run);

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType, DnValue,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, SigningKey,
 };
 use time::OffsetDateTime;
+use x509_parser::extensions::ParsedExtension;
 
-use crate::PkiError;
+use crate::der::{self, Tag};
+use crate::request::Terms;
+use crate::{CertificateRequest, PkiError};
 
 /// Clocks of joining machines may be behind by so much.
 const CLOCK_SKEW: Duration = Duration::from_secs(300);
@@ -85,6 +88,7 @@ impl Leaf {
 pub struct Authority {
     certificate_pem: String,
     key_pem: String,
+    key: KeyPair,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -106,10 +110,11 @@ impl Authority {
 
     /// One that was stored.
     pub fn load(certificate_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(key_pem).map_err(|e| PkiError::malformed("the authority's key", e))?;
-        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key)
+        let key = || KeyPair::from_pem(key_pem).map_err(|e| PkiError::malformed("the authority's key", e));
+        let issuer = Issuer::from_ca_cert_pem(certificate_pem, key()?)
             .map_err(|e| PkiError::malformed("the authority's certificate", e))?;
-        Ok(Self { certificate_pem: certificate_pem.to_string(), key_pem: key_pem.to_string(), issuer })
+        let (certificate_pem, key_pem) = (certificate_pem.to_string(), key_pem.to_string());
+        Ok(Self { certificate_pem, key_pem, key: key()?, issuer })
     }
 
     /// The authority's own certificate.
@@ -139,24 +144,55 @@ impl Authority {
     }
 
     /// Signs a request as it stands, with our usages and lifetime in place of those it asks for. Whether its subject
-    /// may have them is for the caller to decide.
+    /// may have them is for the caller to decide. No certificate outlives the authority.
     pub fn sign_request(
         &self,
-        request_pem: &str,
+        request: &CertificateRequest,
         usages: &[Usage],
         lifetime: Duration,
         now: Timestamp,
     ) -> Result<String, PkiError> {
-        let mut request = CertificateSigningRequestParams::from_pem(request_pem)
-            .map_err(|e| PkiError::malformed("the certificate request", e))?;
-        request.params.is_ca = IsCa::ExplicitNoCa;
-        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        request.params.extended_key_usages = usages.iter().copied().map(extended).collect();
-        set_validity(&mut request.params, now, lifetime);
-        let certificate =
-            request.signed_by(&self.issuer).map_err(|e| PkiError::malformed("the certificate request", e))?;
-        Ok(certificate.pem())
+        let fail = |why: &dyn std::fmt::Display| PkiError::malformed("the authority's certificate", why);
+        let (_, pem) =
+            x509_parser::pem::parse_x509_pem(self.certificate_pem.as_bytes()).map_err(|e| fail(&e))?;
+        let own = pem.parse_x509().map_err(|e| fail(&e))?;
+        let key_id = own.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+            _ => None,
+        });
+        let algorithm = algorithm_of(&self.key)?;
+        let terms = Terms {
+            usages,
+            lifetime,
+            now,
+            algorithm: &algorithm,
+            issuer: own.subject().as_raw(),
+            issuer_key_id: key_id,
+            issuer_ends: Timestamp::from_second(own.validity().not_after.timestamp())
+                .unwrap_or(Timestamp::MAX),
+        };
+        let signed = request.to_be_signed(&terms);
+        let signature = self.key.sign(&signed).map_err(|e| PkiError::malformed("a signature", e))?;
+        let mut bits = vec![0];
+        bits.extend(signature);
+        let parts = [signed, algorithm.clone(), der::wrap(Tag::BitString, &bits)];
+        Ok(der::pem("CERTIFICATE", &der::wrap(Tag::Sequence, &parts.concat())))
     }
+}
+
+/// The identifier of the algorithm that a key signs with, DER.
+fn algorithm_of(key: &KeyPair) -> Result<Vec<u8>, PkiError> {
+    let (oid, parameters): (&[u8], &[u8]) = match key.algorithm() {
+        a if *a == rcgen::PKCS_ECDSA_P256_SHA256 => (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2], &[]),
+        a if *a == rcgen::PKCS_ECDSA_P384_SHA384 => (&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3], &[]),
+        a if *a == rcgen::PKCS_ED25519 => (&[0x2b, 0x65, 0x70], &[]),
+        a if *a == rcgen::PKCS_RSA_SHA256 => (&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 11], &[5, 0]),
+        other => {
+            let why = format!("keys of type {other:?} cannot sign");
+            return Err(PkiError::malformed("the authority's key", why));
+        }
+    };
+    Ok(der::wrap(Tag::Sequence, &[&der::wrap(Tag::Oid, oid), parameters].concat()))
 }
 
 /// A new key and a request for a certificate that says what `leaf` says.
@@ -170,42 +206,10 @@ pub fn certificate_request(leaf: &Leaf, now: Timestamp) -> Result<CertificateAnd
     Ok(CertificateAndKey { certificate_pem, key_pem: key.serialize_pem() })
 }
 
-/// The common name and organization that a request asks for, with its alternative names.
-pub fn subject_of_request(request_pem: &str) -> Result<Leaf, PkiError> {
-    let request = CertificateSigningRequestParams::from_pem(request_pem)
-        .map_err(|e| PkiError::malformed("the certificate request", e))?;
-    let name = &request.params.distinguished_name;
-    let mut leaf = Leaf::client(
-        &name.get(&DnType::CommonName).map(text).unwrap_or_default(),
-        name.get(&DnType::OrganizationName).map(text).as_deref(),
-    );
-    for alternative in &request.params.subject_alt_names {
-        match alternative {
-            SanType::DnsName(name) => leaf.dns_names.push(name.as_str().to_string()),
-            SanType::IpAddress(address) => leaf.addresses.push(*address),
-            other => {
-                let why = format!("alternative name {other:?} is not supported");
-                return Err(PkiError::malformed("the certificate request", why));
-            }
-        }
-    }
-    Ok(leaf)
-}
-
 /// The public half of a private key, PEM.
 pub fn public_key_pem(private_key_pem: &str) -> Result<String, PkiError> {
     let key = KeyPair::from_pem(private_key_pem).map_err(|e| PkiError::malformed("the private key", e))?;
     Ok(key.public_key_pem())
-}
-
-fn text(value: &DnValue) -> String {
-    match value {
-        DnValue::Utf8String(text) => text.clone(),
-        DnValue::PrintableString(text) => text.as_str().to_string(),
-        DnValue::Ia5String(text) => text.as_str().to_string(),
-        DnValue::TeletexString(text) => text.as_str().to_string(),
-        other => format!("{other:?}"),
-    }
 }
 
 fn extended(usage: Usage) -> ExtendedKeyUsagePurpose {
@@ -249,12 +253,14 @@ mod tests {
         asked.dns_names.push("n1".into());
         asked.addresses.push("10.0.0.1".parse().unwrap());
         let request = certificate_request(&asked, now()).unwrap();
-        let seen = subject_of_request(&request.certificate_pem).unwrap();
-        assert_eq!((seen.common_name, seen.organization), (asked.common_name, asked.organization));
-        assert_eq!((seen.dns_names, seen.addresses), (asked.dns_names, asked.addresses));
-        let signed = authority
-            .sign_request(&request.certificate_pem, &[Usage::Client], Duration::from_secs(3600), now())
-            .unwrap();
+        let seen = CertificateRequest::parse(&request.certificate_pem).unwrap();
+        assert_eq!(
+            (seen.common_name.as_str(), seen.organizations.as_slice()),
+            ("system:node:n1", ["system:nodes".to_string()].as_slice())
+        );
+        assert_eq!((&seen.dns_names, &seen.addresses), (&asked.dns_names, &asked.addresses));
+        let signed =
+            authority.sign_request(&seen, &[Usage::Client], Duration::from_secs(3600), now()).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
         assert!(!certificate.is_ca());
@@ -262,9 +268,45 @@ mod tests {
     }
 
     #[test]
+    fn a_signed_request_is_a_certificate_that_verifies() {
+        let authority = Authority::create("test", now()).unwrap();
+        let mut asked = Leaf::client("ada", Some("devs"));
+        asked.dns_names.push("ada.example".into());
+        let request = certificate_request(&asked, now()).unwrap();
+        let request = CertificateRequest::parse(&request.certificate_pem).unwrap();
+        let long = Duration::from_secs(100 * 365 * 24 * 3600);
+        let signed = authority.sign_request(&request, &[Usage::Client], long, now()).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(signed.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let (_, ca) = x509_parser::pem::parse_x509_pem(authority.certificate_pem().as_bytes()).unwrap();
+        let ca = ca.parse_x509().unwrap();
+        certificate.verify_signature(Some(ca.public_key())).unwrap();
+        assert_eq!(certificate.subject().to_string(), "O=devs, CN=ada");
+        assert_eq!(
+            certificate.validity().not_after,
+            ca.validity().not_after,
+            "not longer than the authority"
+        );
+        let usage = certificate.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+        assert_eq!(certificate.subject_alternative_name().unwrap().unwrap().value.general_names.len(), 1);
+    }
+
+    #[test]
+    fn a_request_with_another_key_than_it_was_signed_with_is_refused() {
+        let request = |user| certificate_request(&Leaf::client(user, None), now()).unwrap().certificate_pem;
+        let der = |pem: &str| x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap().1.contents;
+        let mut forged = der(&request("ada"));
+        let at = forged.windows(3).position(|bytes| bytes == b"ada").unwrap();
+        forged[at] = b'i';
+        let error = CertificateRequest::parse(&der::pem("CERTIFICATE REQUEST", &forged)).unwrap_err();
+        assert!(error.to_string().contains("signature"), "{error}");
+    }
+
+    #[test]
     fn a_request_that_is_none_is_refused() {
         assert!(
-            subject_of_request(
+            CertificateRequest::parse(
                 "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----"
             )
             .is_err()

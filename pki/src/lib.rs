@@ -7,22 +7,23 @@
 //! - a certificate is renewed when two thirds of its life have passed, or when it no longer says what it should;
 //! - a joining node never trusts an authority whose hash its token does not carry.
 //!
-//! Deliberately absent: revocation lists, and subjects with several organizations (none of our identities has them).
+//! Deliberately absent: revocation lists.
 
 mod authority;
+mod der;
 mod directory;
 mod error;
 mod files;
 mod kubeconfig;
 mod pinned;
+mod request;
 mod token;
 
-pub use authority::{
-    Authority, CertificateAndKey, Leaf, Usage, certificate_request, public_key_pem, subject_of_request,
-};
+pub use authority::{Authority, CertificateAndKey, Leaf, Usage, certificate_request, public_key_pem};
 pub use directory::{ClusterPki, NodePki, ServerNames};
 pub use error::PkiError;
 pub use files::write_private;
 pub use kubeconfig::{Kubeconfig, User};
 pub use pinned::{PinnedAuthority, fingerprint_of_pem};
+pub use request::{CertificateRequest, common_name, organizations};
 pub use token::{BootstrapToken, JoinToken};

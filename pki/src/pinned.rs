@@ -44,16 +44,7 @@ impl PinnedAuthority {
 
     /// The authority's certificate as PEM, once a handshake has succeeded.
     pub fn authority_pem(&self) -> Option<String> {
-        use base64::Engine;
-        let seen = self.seen.lock();
-        let encoded = base64::engine::general_purpose::STANDARD.encode(seen.as_ref()?);
-        let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-        for line in encoded.as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-        Some(pem)
+        self.seen.lock().as_ref().map(|certificate| crate::der::pem("CERTIFICATE", certificate))
     }
 
     /// A TLS client configuration that verifies by this.

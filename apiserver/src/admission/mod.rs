@@ -4,6 +4,8 @@
 //! version. After a mutation the pipeline defaults again; what a plugin changes is not asked for by the user and
 //! therefore owned by nobody.
 
+mod certificates;
+mod escalation;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
@@ -17,6 +19,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+pub use certificates::Certificates;
+pub use escalation::RightsEscalation;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use priority::Priority;

@@ -59,13 +59,23 @@ impl BootstrapTokens {
     }
 }
 
-#[async_trait]
-impl Authenticator for BootstrapTokens {
-    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<UserInfo>, Refused> {
-        let Some((id, secret)) = credentials.bearer_token().and_then(parse) else { return Ok(None) };
+impl BootstrapTokens {
+    /// Who a token stands for, if it is of this kind.
+    pub async fn verify(&self, token: &str) -> Result<Option<UserInfo>, Refused> {
+        let Some((id, secret)) = parse(token) else { return Ok(None) };
         match self.user(id, secret) {
             Err(_) if self.objects.catch_up().await => self.user(id, secret).map(Some),
             decided => decided.map(Some),
+        }
+    }
+}
+
+#[async_trait]
+impl Authenticator for BootstrapTokens {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<UserInfo>, Refused> {
+        match credentials.bearer_token() {
+            Some(token) => self.verify(token).await,
+            None => Ok(None),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Impersonation: the `Impersonate-*` headers, and the rights that they need.
 
 use api::ApiError;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
-use super::{AUTHENTICATED, UserInfo};
+use super::{AUTHENTICATED, UNAUTHENTICATED, UserInfo};
 use crate::authz::{Attributes, AuthorizerChain};
 use crate::http::query::decode;
 use crate::http::request_info::RequestInfo;
@@ -33,32 +33,39 @@ pub(crate) async fn impersonated(
         wanted.groups =
             vec!["system:serviceaccounts".to_string(), format!("system:serviceaccounts:{namespace}")];
     }
-    if wanted.name != "system:anonymous" && !wanted.is_in(AUTHENTICATED) {
+    // Groups that are said are the authority, also on whether the user counts as authenticated.
+    if wanted.name == "system:anonymous" {
+        if !wanted.is_in(UNAUTHENTICATED) {
+            wanted.groups.push(UNAUTHENTICATED.to_string());
+        }
+    } else if !wanted.is_in(AUTHENTICATED) && !wanted.is_in(UNAUTHENTICATED) {
         wanted.groups.push(AUTHENTICATED.to_string());
     }
     Ok(Some(wanted))
 }
 
 fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_string();
+    // A header that cannot be read must not leave out what would have to be checked.
+    let read = |value: &HeaderValue| match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Ok(text.to_string()),
+        Err(_) => Err(ApiError::bad_request("an Impersonate header is not UTF-8")),
+    };
+    let text = |name: &str| headers.get(name).map_or(Ok(String::new()), read);
     let mut wanted =
-        UserInfo { name: text("impersonate-user"), uid: text("impersonate-uid"), ..UserInfo::default() };
-    wanted.groups = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|v| v.to_str().ok().map(str::to_string))
-        .collect();
+        UserInfo { name: text("impersonate-user")?, uid: text("impersonate-uid")?, ..UserInfo::default() };
+    wanted.groups = headers.get_all("impersonate-group").iter().map(read).collect::<Result<_, _>>()?;
     for (name, value) in headers {
         if let Some(key) = name.as_str().strip_prefix("impersonate-extra-") {
-            let value = value.to_str().unwrap_or_default().to_string();
-            wanted.extra.entry(decode(key, false)).or_default().push(value);
+            wanted.extra.entry(decode(key, false)).or_default().push(read(value)?);
         }
     }
     if wanted.name.is_empty() {
         if wanted == UserInfo::default() {
             return Ok(None);
         }
-        return Err(ApiError::internal("requested to impersonate without impersonating a user"));
+        return Err(ApiError::bad_request(
+            "requested to impersonate groups, a UID or extras without impersonating a user",
+        ));
     }
     Ok(Some(wanted))
 }
@@ -75,7 +82,7 @@ fn subject_check(name: &str) -> RequestInfo {
 fn check(group: &str, resource: &str, name: &str, subresource: &str) -> RequestInfo {
     RequestInfo {
         is_resource: true,
-        verb: "impersonate",
+        special_verb: "impersonate".to_string(),
         group: group.to_string(),
         version: "v1".to_string(),
         resource: resource.to_string(),

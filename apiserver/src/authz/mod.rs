@@ -2,8 +2,10 @@
 //!
 //! A chain of [`Authorizer`]s is asked in turn; the first with an opinion decides, and without any the answer is no.
 
+mod escalation;
 mod masters;
 pub mod node;
+mod node_graph;
 mod policy;
 pub mod rbac;
 
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use api::{ApiError, Reason};
 use async_trait::async_trait;
 
+pub(crate) use escalation::{list, missing_rights};
 pub use masters::Masters;
 pub(crate) use policy::bootstrap_objects;
 
@@ -81,8 +84,12 @@ fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
     let Attributes { user, info } = attributes;
     let suffix = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     if !info.is_resource {
-        let message =
-            format!("forbidden: User {:?} cannot {} path {:?}{suffix}", user.name, info.verb, info.path);
+        let message = format!(
+            "forbidden: User {:?} cannot {} path {:?}{suffix}",
+            user.name,
+            info.authorized_verb(),
+            info.path
+        );
         return ApiError::new(Reason::Forbidden, message);
     }
     let resource = match info.subresource.as_str() {
@@ -96,7 +103,9 @@ fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
     };
     let why = format!(
         "User {:?} cannot {} resource {resource:?} in API group {:?}{place}{suffix}",
-        user.name, info.verb, info.group
+        user.name,
+        info.authorized_verb(),
+        info.group
     );
     if info.name.is_empty() {
         let qualified = match info.group.as_str() {

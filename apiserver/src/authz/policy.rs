@@ -15,7 +15,7 @@ pub struct PolicyError {
     pub problem: &'static str,
 }
 
-/// Every ClusterRole and ClusterRoleBinding that a new cluster starts with.
+/// Every role and binding that a new cluster starts with.
 pub fn bootstrap_objects() -> Result<Vec<Value>, PolicyError> {
     let mut objects: Vec<Value> = Vec::new();
     for (number, line) in POLICY.lines().enumerate() {
@@ -33,8 +33,12 @@ pub fn bootstrap_objects() -> Result<Vec<Value>, PolicyError> {
                 objects.push(object);
             }
             ["bind", name, role, subjects @ ..] => objects.push(binding(name, role, subjects)),
+            ["role-in", namespace, name] => objects.push(in_namespace(role(name, &[]), namespace)),
+            ["bind-in", namespace, name, role, subjects @ ..] => {
+                objects.push(in_namespace(binding(name, role, subjects), namespace));
+            }
             _ if line.starts_with("  ") => {
-                let role = objects.last_mut().filter(|object| is_cluster_role(object));
+                let role = objects.last_mut().filter(|object| object.get("rules").is_some());
                 let rules = role.and_then(|role| role.get_mut("rules")).and_then(Value::as_array_mut);
                 let rule = rule(&words).ok_or_else(|| error("not a rule"))?;
                 rules.ok_or_else(|| error("a rule without a role"))?.push(rule);
@@ -89,6 +93,17 @@ fn binding(name: &str, role: &str, subjects: &[&str]) -> Value {
     })
 }
 
+/// The kind of the same name that has a namespace.
+fn in_namespace(mut object: Value, namespace: &str) -> Value {
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().replace("Cluster", "");
+    crate::tree::set(&mut object, &["kind"], kind);
+    crate::tree::set(&mut object, &["metadata", "namespace"], namespace);
+    if object.get("roleRef").is_some() {
+        crate::tree::set(&mut object, &["roleRef", "kind"], "Role");
+    }
+    object
+}
+
 fn rule(words: &[&str]) -> Option<Value> {
     let list = |text: &str| -> Vec<String> {
         text.split(',').map(|word| if word == "core" { String::new() } else { word.to_string() }).collect()
@@ -139,10 +154,11 @@ mod tests {
     fn the_policy_can_be_read_and_every_binding_finds_its_role() {
         let objects = bootstrap_objects().unwrap();
         let roles: Vec<&str> =
-            objects.iter().filter(|o| o["kind"] == "ClusterRole").map(api::object::name).collect();
-        for binding in objects.iter().filter(|o| o["kind"] == "ClusterRoleBinding") {
+            objects.iter().filter(|o| o.get("rules").is_some()).map(api::object::name).collect();
+        for binding in objects.iter().filter(|o| o.get("roleRef").is_some()) {
             assert!(roles.contains(&binding["roleRef"]["name"].as_str().unwrap()), "{binding}");
-            assert!(!binding["subjects"].as_array().unwrap().is_empty(), "{binding}");
+            let is_bound = !binding["subjects"].as_array().unwrap().is_empty();
+            assert_eq!(is_bound, api::object::name(binding) != "system:node", "{binding}");
         }
         assert!(roles.contains(&"system:node-bootstrapper"));
     }

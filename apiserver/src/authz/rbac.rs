@@ -2,18 +2,20 @@
 //!
 //! The four rows are compiled into an index by subject, rebuilt only when one of them has changed. A ClusterRole that
 //! aggregates others grants the union of their rules, whether or not its stored `rules` have been brought up to date.
+//! Roles and bindings that were written before a request count for it: a refusal is checked against the newest state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::selector::LabelSelector;
 use async_trait::async_trait;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::Deserialize;
 use serde_json::Value;
 use store::Revision;
 
 use super::{Attributes, Authorizer, Decision};
+use crate::auth::UserInfo;
 use crate::http::request_info::RequestInfo;
 use crate::objects::Objects;
 
@@ -42,7 +44,7 @@ pub struct Rule {
 impl Rule {
     /// Whether the rule grants what is asked.
     pub fn allows(&self, info: &RequestInfo) -> bool {
-        if !has(&self.verbs, info.verb) {
+        if !has(&self.verbs, info.authorized_verb()) {
             return false;
         }
         if !info.is_resource {
@@ -78,13 +80,6 @@ fn covers_path(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// Whom a binding names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Subject {
-    User(String),
-    Group(String),
-}
-
 /// Rules that a binding gives to a subject.
 #[derive(Clone)]
 struct Grant {
@@ -94,126 +89,175 @@ struct Grant {
     why: Arc<str>,
 }
 
-/// All grants, by subject.
+impl Grant {
+    fn reaches(&self, namespace: &str) -> bool {
+        self.namespace.as_deref().is_none_or(|place| !namespace.is_empty() && place == namespace)
+    }
+}
+
+/// All grants, by whom the bindings name, and the rules of all roles.
 #[derive(Default)]
 struct Index {
-    grants: HashMap<Subject, Vec<Grant>>,
+    users: HashMap<String, Vec<Grant>>,
+    groups: HashMap<String, Vec<Grant>>,
+    cluster_roles: HashMap<String, Arc<[Rule]>>,
+    /// By namespace and name.
+    roles: HashMap<(String, String), Arc<[Rule]>>,
 }
 
 /// The authorizer.
 pub struct Rbac {
     objects: Objects,
     index: RwLock<([Revision; 4], Arc<Index>)>,
+    /// Held by the one that builds a new index.
+    building: Mutex<()>,
 }
 
 impl Rbac {
     /// Reads roles and bindings from the cache.
     pub fn new(objects: Objects) -> Self {
-        Self { objects, index: RwLock::new(([0; 4], Arc::default())) }
+        Self { objects, index: RwLock::new(([0; 4], Arc::default())), building: Mutex::new(()) }
     }
 
     /// Every rule that a user has in a namespace, for `SelfSubjectRulesReview` and for escalation checks.
-    pub fn rules_of(&self, user: &crate::auth::UserInfo, namespace: &str) -> Vec<Rule> {
+    pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> Vec<Rule> {
         let index = self.index();
-        let grants = subjects_of(user).filter_map(|subject| index.grants.get(&subject)).flatten();
-        let here = grants.filter(|grant| grant.namespace.as_deref().is_none_or(|place| place == namespace));
+        let here = index.grants_of(user).filter(|grant| grant.reaches(namespace));
         here.flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
 
-    fn index(&self) -> Arc<Index> {
-        let now = [ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS]
-            .map(|row| self.objects.revision_of(row));
-        {
-            let kept = self.index.read();
-            if kept.0 == now {
-                return kept.1.clone();
-            }
+    /// The rules of a role by its kind; `None` when there is no such role.
+    pub fn rules_of_role(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<[Rule]>> {
+        let index = self.index();
+        match kind {
+            "Role" => index.roles.get(&(namespace.to_string(), name.to_string())).cloned(),
+            _ => index.cluster_roles.get(name).cloned(),
         }
+    }
+
+    /// Waits until the index can know what was committed before the call.
+    pub async fn catch_up(&self) {
+        self.objects.catch_up().await;
+    }
+
+    fn revisions(&self) -> [Revision; 4] {
+        [ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS].map(|row| self.objects.revision_of(row))
+    }
+
+    fn index(&self) -> Arc<Index> {
+        let now = self.revisions();
+        let fresh = |kept: &([Revision; 4], Arc<Index>)| (kept.0 == now).then(|| kept.1.clone());
+        if let Some(index) = fresh(&self.index.read()) {
+            return index;
+        }
+        let _one_at_a_time = self.building.lock();
+        if let Some(index) = fresh(&self.index.read()) {
+            return index;
+        }
+        let now = self.revisions();
         let built = Arc::new(Index::build(&self.objects));
         *self.index.write() = (now, built.clone());
         built
+    }
+
+    fn allows(&self, attributes: &Attributes<'_>) -> Option<String> {
+        let index = self.index();
+        let info = attributes.info;
+        let namespace = if info.is_resource { info.namespace.as_str() } else { "" };
+        let mut here = index.grants_of(attributes.user).filter(|grant| grant.reaches(namespace));
+        let grant = here.find(|grant| grant.rules.iter().any(|rule| rule.allows(info)))?;
+        Some(format!("RBAC: allowed by {}", grant.why))
     }
 }
 
 #[async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        let index = self.index();
-        let info = attributes.info;
-        for subject in subjects_of(attributes.user) {
-            for grant in index.grants.get(&subject).into_iter().flatten() {
-                let here = grant.namespace.as_deref().is_none_or(|place| {
-                    info.is_resource && !info.namespace.is_empty() && place == info.namespace
-                });
-                if here && grant.rules.iter().any(|rule| rule.allows(info)) {
-                    return Decision::Allow(format!("RBAC: allowed by {}", grant.why));
-                }
-            }
+        if let Some(why) = self.allows(attributes) {
+            return Decision::Allow(why);
+        }
+        // A role or binding may have been made a moment ago. Only refusals wait for that.
+        let known = self.revisions();
+        self.catch_up().await;
+        if known != self.revisions()
+            && let Some(why) = self.allows(attributes)
+        {
+            return Decision::Allow(why);
         }
         Decision::NoOpinion(String::new())
     }
 }
 
-fn subjects_of(user: &crate::auth::UserInfo) -> impl Iterator<Item = Subject> + '_ {
-    std::iter::once(Subject::User(user.name.clone())).chain(user.groups.iter().cloned().map(Subject::Group))
-}
-
 impl Index {
     fn build(objects: &Objects) -> Self {
+        let mut index = Self::default();
         let cluster_roles = objects.list(CLUSTER_ROLES, "");
-        let mut rules: HashMap<String, Arc<[Rule]>> = HashMap::new();
         for role in &cluster_roles {
-            rules.insert(api::object::name(role).to_string(), effective_rules(role, &cluster_roles).into());
+            let mut rules = Vec::new();
+            gather(role, &cluster_roles, &mut HashSet::new(), &mut rules);
+            index.cluster_roles.insert(api::object::name(role).to_string(), rules.into());
         }
-        let mut roles: HashMap<(String, String), Arc<[Rule]>> = HashMap::new();
         for role in objects.list(ROLES, "") {
             let key = (api::object::namespace(&role).to_string(), api::object::name(&role).to_string());
-            roles.insert(key, own_rules(&role).into());
+            index.roles.insert(key, own_rules(&role).into());
         }
-        let mut index = Self::default();
         for binding in objects.list(CLUSTER_ROLE_BINDINGS, "") {
             let role = role_name(&binding);
-            if let Some(rules) = rules.get(role) {
-                let why =
-                    format!("ClusterRoleBinding {:?} of ClusterRole {role:?}", api::object::name(&binding));
-                index.grant(&binding, None, rules, &why);
+            if let Some(rules) = index.cluster_roles.get(role).cloned() {
+                let name = api::object::name(&binding);
+                let why = format!("ClusterRoleBinding {name:?} of ClusterRole {role:?}");
+                index.grant(&binding, None, &rules, &why);
             }
         }
         for binding in objects.list(ROLE_BINDINGS, "") {
             let (namespace, role) = (api::object::namespace(&binding), role_name(&binding));
             let kind = binding.pointer("/roleRef/kind").and_then(Value::as_str).unwrap_or_default();
             let found = match kind {
-                "Role" => roles.get(&(namespace.to_string(), role.to_string())),
-                _ => rules.get(role),
+                "Role" => index.roles.get(&(namespace.to_string(), role.to_string())),
+                _ => index.cluster_roles.get(role),
             };
-            if let Some(rules) = found {
+            if let Some(rules) = found.cloned() {
                 let name = api::object::name(&binding);
                 let why = format!("RoleBinding \"{name}/{namespace}\" of {kind} {role:?}");
-                index.grant(&binding, Some(namespace.into()), rules, &why);
+                index.grant(&binding, Some(namespace.into()), &rules, &why);
             }
         }
         index
     }
 
+    fn grants_of<'a>(&'a self, user: &'a UserInfo) -> impl Iterator<Item = &'a Grant> {
+        let by_group = user.groups.iter().filter_map(|group| self.groups.get(group)).flatten();
+        self.users.get(&user.name).into_iter().flatten().chain(by_group)
+    }
+
     fn grant(&mut self, binding: &Value, namespace: Option<Arc<str>>, rules: &Arc<[Rule]>, why: &str) {
-        let why: Arc<str> = why.into();
         for subject in binding.get("subjects").and_then(Value::as_array).into_iter().flatten() {
             let text = |field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default();
-            let subject = match text("kind") {
-                "User" => Subject::User(text("name").to_string()),
-                "Group" => Subject::Group(text("name").to_string()),
+            let (map, name) = match text("kind") {
+                "User" => (&mut self.users, text("name").to_string()),
+                "Group" => (&mut self.groups, text("name").to_string()),
                 "ServiceAccount" => {
                     let place = match text("namespace") {
                         "" => namespace.as_deref().unwrap_or_default(),
                         place => place,
                     };
-                    Subject::User(format!("system:serviceaccount:{place}:{}", text("name")))
+                    (&mut self.users, format!("system:serviceaccount:{place}:{}", text("name")))
                 }
                 _ => continue,
             };
-            let grant = Grant { namespace: namespace.clone(), rules: rules.clone(), why: why.clone() };
-            self.grants.entry(subject).or_default().push(grant);
+            let why = format!("{why} to {} {:?}", text("kind"), shown(subject));
+            let grant = Grant { namespace: namespace.clone(), rules: rules.clone(), why: why.into() };
+            map.entry(name).or_default().push(grant);
         }
+    }
+}
+
+/// A subject's name as reasons show it.
+fn shown(subject: &Value) -> String {
+    let text = |field: &str| subject.get(field).and_then(Value::as_str).unwrap_or_default();
+    match text("namespace") {
+        "" => text("name").to_string(),
+        namespace => format!("{}/{namespace}", text("name")),
     }
 }
 
@@ -222,24 +266,29 @@ fn role_name(binding: &Value) -> &str {
 }
 
 fn own_rules(role: &Value) -> Vec<Rule> {
-    let rules = role.get("rules").and_then(Value::as_array).into_iter().flatten();
+    rules_in(role.get("rules"))
+}
+
+/// The rules of a role's `rules` field.
+pub(crate) fn rules_in(rules: Option<&Value>) -> Vec<Rule> {
+    let rules = rules.and_then(Value::as_array).into_iter().flatten();
     rules.filter_map(|rule| Rule::deserialize(rule).ok()).collect()
 }
 
-/// A role's own rules and those of the roles that it aggregates.
-fn effective_rules(role: &Value, all: &[Value]) -> Vec<Rule> {
-    let mut rules = own_rules(role);
-    let selectors = role.pointer("/aggregationRule/clusterRoleSelectors").and_then(Value::as_array);
-    for selector in
-        selectors.into_iter().flatten().filter_map(|value| LabelSelector::from_object(Some(value)).ok())
-    {
-        for other in all.iter().filter(|other| api::object::name(other) != api::object::name(role)) {
-            if selector.matches_object(other) {
-                rules.extend(own_rules(other));
-            }
+/// A role's own rules; or, when it aggregates others, theirs, whatever its stored `rules` still say.
+fn gather<'a>(role: &'a Value, all: &'a [Value], seen: &mut HashSet<&'a str>, rules: &mut Vec<Rule>) {
+    if !seen.insert(api::object::name(role)) {
+        return;
+    }
+    let Some(aggregation) = role.get("aggregationRule").filter(|rule| !rule.is_null()) else {
+        return rules.extend(own_rules(role));
+    };
+    let selectors = aggregation.get("clusterRoleSelectors").and_then(Value::as_array).into_iter().flatten();
+    for selector in selectors.filter_map(|value| LabelSelector::from_object(Some(value)).ok()) {
+        for other in all.iter().filter(|other| selector.matches_object(other)) {
+            gather(other, all, seen, rules);
         }
     }
-    rules
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a request is about, read from its method, path and query, before anything else is known.
 
+use api::selector::FieldSelector;
 use http::Method;
 
 use super::query::{Query, decode};
@@ -14,6 +15,8 @@ pub struct RequestInfo {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or the lower-case method where
     /// the path names no resource.
     pub verb: &'static str,
+    /// A verb of authorization that is none of the above: `bind`, `approve`, … or what a review asks about.
+    pub special_verb: String,
     /// The API group; empty for core.
     pub group: String,
     /// The API version.
@@ -28,6 +31,8 @@ pub struct RequestInfo {
     pub name: String,
     /// The name that a list or watch is narrowed to by `fieldSelector=metadata.name=…`: it counts for authorization.
     pub selected_name: String,
+    /// The node that a list or watch is narrowed to by `fieldSelector=spec.nodeName=…`.
+    pub selected_node: String,
     /// What follows a `proxy` subresource, without its leading slash, still encoded.
     pub remainder: String,
 }
@@ -58,10 +63,19 @@ impl RequestInfo {
         info.is_resource = true;
         info.read_resource(&rest);
         info.verb = info.resource_verb(method, query, legacy_watch);
-        if matches!(info.verb, "list" | "watch" | "deletecollection") {
-            info.selected_name = selected_name(query).unwrap_or_default();
+        if matches!(info.verb, "list" | "watch") {
+            let selector = FieldSelector::parse(query.get("fieldSelector").unwrap_or_default());
+            if let Ok(selector) = selector {
+                info.selected_name = selected(&selector, "metadata.name");
+                info.selected_node = selected(&selector, "spec.nodeName");
+            }
         }
         info
+    }
+
+    /// The verb that authorizers look at.
+    pub fn authorized_verb(&self) -> &str {
+        if self.special_verb.is_empty() { self.verb } else { &self.special_verb }
     }
 
     /// The name that authorizers look at.
@@ -104,14 +118,9 @@ impl RequestInfo {
     }
 }
 
-/// The one name that a field selector leaves over.
-fn selected_name(query: &Query) -> Option<String> {
-    let terms = query.get("fieldSelector")?.split(',');
-    let mut names = terms.filter_map(|term| {
-        let value = term.trim().strip_prefix("metadata.name=")?;
-        Some(value.strip_prefix('=').unwrap_or(value).to_string())
-    });
-    names.next()
+/// The one value of a field that the field selector leaves over, read as the list itself reads it.
+fn selected(selector: &FieldSelector, field: &str) -> String {
+    selector.exact(field).unwrap_or_default().to_string()
 }
 
 fn is_namespace_subresource(tail: &[&str]) -> bool {

@@ -105,7 +105,8 @@ impl Core {
                 Failure::from(error).into_response(Encoding::Json)
             }
         };
-        let is_known = !info.is_resource || self.table().resource(&info.group, &info.version, &info.resource).is_some();
+        let is_known =
+            !info.is_resource || self.table().resource(&info.group, &info.version, &info.resource).is_some();
         in_flight.end(&info, is_known, response.status().as_u16(), started.elapsed());
         if is_head { response.map(|_| body::empty()) } else { response }
     }
@@ -124,9 +125,7 @@ impl Core {
         };
         tracing::debug!(user = user.name, verb = info.verb, path = info.path, "request");
         let _permit = self.flow.admit(info).await?;
-        if !is_public(info) {
-            self.authorizers.require(&Attributes { user: &user, info }).await?;
-        }
+        self.authorizers.require(&Attributes { user: &user, info }).await?;
         if info.is_resource {
             self.answer_resource(Request::from_parts(parts, content), info, query, user).await
         } else {
@@ -187,14 +186,6 @@ impl Core {
 fn deprecation(target: &Target) -> Option<&str> {
     let custom = target.row.custom.as_ref()?;
     custom.versions.get(&target.version.version)?.deprecation_warning.as_deref()
-}
-
-/// What anybody may ask, as upstream's `system:public-info-viewer` has it.
-fn is_public(info: &RequestInfo) -> bool {
-    !info.is_resource
-        && info.verb == "get"
-        && (matches!(info.path.as_str(), "/healthz" | "/livez" | "/readyz" | "/version" | "/version/")
-            || ["/healthz/", "/livez/", "/readyz/"].iter().any(|p| info.path.starts_with(p)))
 }
 
 /// 405 in upstream's words.

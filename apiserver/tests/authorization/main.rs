@@ -1,0 +1,21 @@
+//! Who may do what, and who is who: the API server as its users meet it, in one process over the embedded store, over
+//! real TLS where credentials matter.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "all of it is test"
+)]
+
+mod bindings;
+mod certificates;
+mod cluster;
+mod credentials;
+mod escalation;
+mod impersonation;
+mod nodes;
+mod reviews;
+mod standard_roles;
+mod tokens;
