@@ -120,12 +120,21 @@ pub(super) async fn port_forward(
     let runtime = observe(&agent, &pod).await?;
     let sandbox = runtime.ready_sandbox();
     let sandbox = sandbox.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "the pod does not run"))?;
-    let port = values(request.uri(), "port")
+    let port = ["port", "ports"]
+        .into_iter()
+        .flat_map(|name| values(request.uri(), name))
+        .collect::<Vec<_>>()
         .iter()
         .flat_map(|list| list.split(','))
         .filter_map(|p| p.parse().ok())
         .collect();
     let url = agent.cri.port_forward(PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port }).await;
+    // Over WebSockets it is the query of the very request that names the ports.
+    let query = request.uri().query().filter(|_| agent.runtime_name == OWN_RUNTIME);
+    let url = url.map(|url| match query {
+        Some(query) if !url.contains('?') => format!("{url}?{query}"),
+        _ => url,
+    });
     pass_on(&agent, request, url, Purpose::PortForward).await
 }
 

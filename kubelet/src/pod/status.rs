@@ -72,6 +72,10 @@ pub fn build(view: &View<'_>) -> PodStatus {
         status.conditions = before.conditions;
         return status;
     }
+    if view.ending && pod.is_over() && view.runtime.is_empty() {
+        // It was over before this agent came, and nothing is left to say more of it.
+        return before;
+    }
     let init_done = conditions::is_initialized(view);
     let init = pod.init_containers();
     if !init.is_empty() {

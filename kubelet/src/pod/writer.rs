@@ -19,6 +19,9 @@ use super::spec::PodExt;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(10);
 
+/// How long a change that nobody waits for may wait for the next one.
+const SETTLE: Duration = Duration::from_millis(100);
+
 #[derive(Clone, Default)]
 struct Wanted {
     status: Arc<PodStatus>,
@@ -107,6 +110,7 @@ impl Writing {
     async fn run(mut self, mut wanted: watch::Receiver<Wanted>, written: watch::Sender<u64>) {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         while wanted.changed().await.is_ok() {
+            self.settle(&mut wanted).await;
             loop {
                 let Wanted { status, seen, generation } = wanted.borrow_and_update().clone();
                 if let Some((version, status)) = seen.filter(|(version, _)| *version > self.base_version) {
@@ -138,6 +142,28 @@ impl Writing {
                 }
             }
         }
+    }
+
+    /// Waits a moment for what comes next, unless somebody waits for this: a pod that starts quickly is written once.
+    async fn settle(&self, wanted: &mut watch::Receiver<Wanted>) {
+        let deadline = tokio::time::Instant::now() + SETTLE;
+        while !self.is_urgent(&wanted.borrow().status) {
+            if !matches!(tokio::time::timeout_at(deadline, wanted.changed()).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    }
+
+    /// Whether others act upon the change: the phase, or whether the pod takes requests.
+    fn is_urgent(&self, status: &PodStatus) -> bool {
+        let ready =
+            status.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status.as_str());
+        let conditions = self.base.get("conditions").and_then(Value::as_array).into_iter().flatten();
+        let mut ready_conditions =
+            conditions.filter(|c| c.get("type").and_then(Value::as_str) == Some("Ready"));
+        let was_ready = ready_conditions.next().and_then(|c| c.get("status")).and_then(Value::as_str);
+        let phase = self.base.get("phase").and_then(Value::as_str);
+        status.phase.as_deref() != phase || (ready == Some("True")) != (was_ready == Some("True"))
     }
 
     async fn write(&mut self, status: &PodStatus) -> Result<(), kube::Error> {
