@@ -46,6 +46,21 @@ pub struct GlobalOptions {
     /// Do not verify the server's certificate
     #[arg(long, global = true)]
     pub insecure_skip_tls_verify: bool,
+    /// Act as another user
+    #[arg(long = "as", global = true, value_name = "NAME")]
+    pub impersonate: Option<String>,
+    /// Act as a member of a group; may be given several times
+    #[arg(long = "as-group", global = true, value_name = "NAME")]
+    pub impersonate_groups: Vec<String>,
+}
+
+/// Answers flags of kubectl that have no part here with what to do instead.
+fn without_kustomize(_: &str) -> Result<String, String> {
+    Err("kustomize is not part of this program; run `kustomize build DIR | ctl apply -f -`".into())
+}
+
+fn without_prune(_: &str) -> Result<String, String> {
+    Err("pruning is not supported; delete by label with `ctl delete -l`".into())
 }
 
 #[derive(Subcommand)]
@@ -70,8 +85,20 @@ pub enum Command {
     Uncordon(verbs::drain::Nodes),
     /// Empty a node
     Drain(verbs::drain::Options),
+    /// Change parts of objects by a patch
+    Patch(verbs::patch::Options),
+    /// Replace whole objects
+    Replace(verbs::replace::Options),
+    /// Change objects in an editor
+    Edit(verbs::edit::Options),
+    /// Show what apply would change
+    Diff(verbs::diff::Options),
+    /// Set and remove what keeps pods away from nodes
+    Taint(verbs::taint::Options),
     /// Change the number of replicas
     Scale(verbs::scale::Options),
+    /// Let the load decide on the number of replicas
+    Autoscale(verbs::autoscale::Options),
     /// Follow, list, undo, restart, pause and resume rollouts
     #[command(subcommand)]
     Rollout(verbs::rollout::Command),
@@ -86,6 +113,10 @@ pub enum Command {
     Logs(verbs::logs::Options),
     /// Run a command in a container
     Exec(verbs::exec::Options),
+    /// Join the streams of a container
+    Attach(verbs::attach::Options),
+    /// Start a pod with one container
+    Run(Box<verbs::run::Options>),
     /// Copy files to and from containers
     Cp(verbs::cp::Options),
     /// Lead ports of this machine into a pod
@@ -93,6 +124,30 @@ pub enum Command {
     /// Load, list and remove images on the nodes
     #[command(subcommand)]
     Image(verbs::image::Command),
+    /// Show what nodes and pods use
+    #[command(subcommand)]
+    Top(verbs::top::Command),
+    /// Show what happened
+    Events(verbs::events::Options),
+    /// Show what the fields of a kind mean
+    Explain(verbs::explain::Options),
+    /// Show the kinds that the server serves
+    ApiResources(verbs::api_resources::Options),
+    /// Show the groups and versions that the server serves
+    ApiVersions,
+    /// Show who one is and what one may do
+    #[command(subcommand)]
+    Auth(verbs::auth::Command),
+    /// Approve and deny requests for certificates
+    #[command(subcommand)]
+    Certificate(verbs::certificate::Command),
+    /// Show where the cluster's own services are
+    ClusterInfo,
+    /// Show and change the kubeconfig
+    #[command(subcommand)]
+    Config(verbs::config::Command),
+    /// Print what a shell needs to finish words
+    Completion(verbs::completion::Options),
     /// Show the versions of client and server
     Version(verbs::version::Options),
 }
@@ -107,7 +162,18 @@ impl Command {
             Self::Logs(options) => options.what.first().is_some_and(|word| of_a_workload(word)),
             Self::Exec(options) => of_a_workload(&options.pod),
             Self::PortForward(options) => of_a_workload(&options.target),
-            Self::Cp(_) | Self::Image(_) | Self::Version(_) => false,
+            Self::Attach(options) => of_a_workload(&options.pod),
+            Self::Auth(command) => command.needs_kinds(),
+            Self::Events(options) => options.about.is_some(),
+            Self::Certificate(_)
+            | Self::ClusterInfo
+            | Self::Completion(_)
+            | Self::Config(_)
+            | Self::Cp(_)
+            | Self::Image(_)
+            | Self::Run(_)
+            | Self::Top(_)
+            | Self::Version(_) => false,
             _ => true,
         }
     }
@@ -119,6 +185,9 @@ pub struct Selection {
     /// Files and directories with manifests; `-` is standard input
     #[arg(short, long, value_delimiter = ',', value_name = "FILE")]
     pub filename: Vec<String>,
+    /// Not supported
+    #[arg(short = 'k', long, hide = true, value_parser = without_kustomize)]
+    pub kustomize: Option<String>,
     /// Directories with everything below them
     #[arg(short = 'R', long)]
     pub recursive: bool,
@@ -229,8 +298,14 @@ impl FromStr for Span {
 #[derive(Args, Clone, Debug)]
 pub struct ApplyOptions {
     /// Files and directories with manifests; `-` is standard input
-    #[arg(short, long, value_delimiter = ',', required = true, value_name = "FILE")]
+    #[arg(short, long, value_delimiter = ',', required_unless_present = "kustomize", value_name = "FILE")]
     pub filename: Vec<String>,
+    /// Not supported
+    #[arg(short = 'k', long, hide = true, value_parser = without_kustomize)]
+    pub kustomize: Option<String>,
+    /// Not supported
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", value_parser = without_prune)]
+    pub prune: Option<String>,
     /// Directories with everything below them
     #[arg(short = 'R', long)]
     pub recursive: bool,

@@ -35,6 +35,11 @@ impl Connection {
         if options.insecure_skip_tls_verify {
             config.accept_invalid_certs = true;
         }
+        if options.impersonate.is_some() || !options.impersonate_groups.is_empty() {
+            config.auth_info.impersonate = options.impersonate.clone();
+            config.auth_info.impersonate_groups =
+                Some(options.impersonate_groups.clone()).filter(|groups| !groups.is_empty());
+        }
         let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
         // Watches and logs are silent for as long as nothing happens.

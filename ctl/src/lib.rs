@@ -90,8 +90,11 @@ fn report(error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<()> {
-    if let Command::Version(options) = &cli.command {
-        return verbs::version::run(&cli.global, options).await;
+    match &cli.command {
+        Command::Version(options) => return verbs::version::run(&cli.global, options).await,
+        Command::Config(command) => return verbs::config::run(&cli.global, command),
+        Command::Completion(options) => return Ok(verbs::completion::run(options)),
+        _ => {}
     }
     let session = Session::open(&cli.global, cli.command.needs_kinds()).await?;
     match cli.command {
@@ -115,6 +118,22 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Logs(options) => verbs::logs::run(&session, &options).await,
         Command::Exec(options) => verbs::exec::run(&session, &options).await,
         Command::Image(command) => verbs::image::run(&session, &command).await,
-        Command::Version(_) => Ok(()),
+        Command::Patch(options) => verbs::patch::run(&session, &options).await,
+        Command::Replace(options) => verbs::replace::run(&session, &options).await,
+        Command::Edit(options) => verbs::edit::run(&session, &options).await,
+        Command::Diff(options) => verbs::diff::run(&session, &options).await,
+        Command::Taint(options) => verbs::taint::run(&session, &options).await,
+        Command::Autoscale(options) => verbs::autoscale::run(&session, &options).await,
+        Command::Attach(options) => verbs::attach::run(&session, &options).await,
+        Command::Run(options) => verbs::run::run(&session, &options).await,
+        Command::Top(command) => verbs::top::run(&session, &command).await,
+        Command::Events(options) => verbs::events::run(&session, &options).await,
+        Command::Explain(options) => verbs::explain::run(&session, &options).await,
+        Command::ApiResources(options) => verbs::api_resources::run(&session, &options),
+        Command::ApiVersions => Ok(verbs::api_resources::versions(&session)),
+        Command::Auth(command) => verbs::auth::run(&session, &command).await,
+        Command::Certificate(command) => verbs::certificate::run(&session, &command).await,
+        Command::ClusterInfo => verbs::cluster_info::run(&session).await,
+        Command::Version(_) | Command::Config(_) | Command::Completion(_) => Ok(()),
     }
 }

@@ -30,11 +30,6 @@ pub fn fields<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a Value)>
     fields
 }
 
-/// The object's name.
-pub fn name(object: &Value) -> &str {
-    text(object, "/metadata/name")
-}
-
 /// Any scalar as text, without quotes.
 pub fn plain(value: &Value) -> String {
     match value {
@@ -47,11 +42,6 @@ pub fn plain(value: &Value) -> String {
 /// The scalar at a pointer as text.
 pub fn shown(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).map(plain).unwrap_or_default()
-}
-
-/// The status of a condition, if the object has it.
-pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    items(object, "/status/conditions").find(|condition| condition["type"] == kind)
 }
 
 /// A label selector as text: `app=web,tier in (a,b),!old`; `<none>` for one that is not there.

@@ -109,7 +109,7 @@ mod tests {
         let text = page.finish();
         for expected in [
             "API Version:  example.com/v1\n",
-            "Spec:\n  Parts:\n    Name:  a\n    Name:  b\n  Size:  3\n",
+            "Spec:\n  Parts:\n    Name:  a\n    Name:  b\n  Size:    3\n",
             "  Tags:\n    x\n",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");

@@ -43,7 +43,7 @@ pub async fn page(session: &Session, object: &Value, with_events: bool) -> Strin
 pub fn template(template: &Value) -> String {
     let mut page = Page::default();
     pod::template(template, &mut page);
-    page.finish()
+    page.unaligned()
 }
 
 async fn write(session: &Session, object: &Value, page: &mut Page) {

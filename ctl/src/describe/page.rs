@@ -95,6 +95,11 @@ impl Page {
         self.done.push_str(&aligned(&lines));
     }
 
+    /// The text with tabs rather than columns.
+    pub fn unaligned(self) -> String {
+        self.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
     /// The text.
     pub fn finish(mut self) -> String {
         self.end_block();

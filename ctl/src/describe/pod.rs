@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_pods_page_tells_images_states_and_tolerations() {
         let pod = json!({"metadata": {"name": "web-1", "namespace": "default"},
-            "spec": {"nodeName": "n1", "containers": [{"name": "web", "image": "web:v1", "ports": [{"containerPort": 80, "protocol": "TCP"}]}],
+            "spec": {"nodeName": "n1", "serviceAccountName": "default", "containers": [{"name": "web", "image": "web:v1", "ports": [{"containerPort": 80, "protocol": "TCP"}]}],
                 "tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]},
             "status": {"phase": "Running", "hostIP": "10.0.0.1", "podIP": "10.244.0.2", "podIPs": [{"ip": "10.244.0.2"}],
                 "conditions": [{"type": "Ready", "status": "True"}],
@@ -200,7 +200,7 @@ mod tests {
             "    Port:           80/TCP\n",
             "      Started:      Fri, 02 Jan 2026 03:04:05 +0000\n",
             "    Restart Count:  2\n",
-            "  Ready   True \n",
+            "  Ready          True \n",
             "node.kubernetes.io/not-ready:NoExecute op=Exists for 300s\n",
         ] {
             assert!(text.contains(expected), "{expected:?} in\n{text}");

@@ -51,7 +51,8 @@ fn print_names(object: &Value) {
     }
 }
 
-fn hide_managed_fields(object: &mut Value) {
+/// Takes out what the server notes about who set what.
+pub fn hide_managed_fields(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }

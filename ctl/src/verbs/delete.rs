@@ -128,18 +128,23 @@ async fn delete_one(session: &Session, options: &Options, target: &Target) -> an
         println!("{}", target.reported());
     } else {
         let forced = if options.force { " force" } else { "" };
-        let kind = target.reported();
-        let kind = kind.split_once('/').map_or(kind.as_str(), |(kind, _)| kind);
         let place = target
             .namespace
             .as_ref()
             .map(|namespace| format!(" from {namespace} namespace"))
             .unwrap_or_default();
-        println!("{kind} \"{}\"{forced} deleted{place}", target.name);
+        println!("{}{forced} deleted{place}", quoted(target));
     }
     // What is gone at once is answered with a Status, what goes later with the object.
     let uid = answer.pointer("/metadata/uid").or(answer.pointer("/details/uid"));
     Ok(uid.and_then(|uid| uid.as_str()).map(str::to_string))
+}
+
+/// `pod "web-1"`, as deletions are reported.
+pub fn quoted(target: &Target) -> String {
+    let reported = target.reported();
+    let kind = reported.split_once('/').map_or(reported.as_str(), |(kind, _)| kind);
+    format!("{kind} \"{}\"", target.name)
 }
 
 async fn wait_until_gone(
@@ -147,24 +152,36 @@ async fn wait_until_gone(
     options: &Options,
     targets: Vec<(Target, String)>,
 ) -> anyhow::Result<()> {
-    let begun = Instant::now();
+    let deadline = (!options.timeout.0.is_zero()).then(|| Instant::now() + options.timeout.0);
     for (target, uid) in targets {
-        loop {
-            match session.api.get(&target.path()).await {
-                Err(error) if is_not_found(&error) => break,
-                Err(error) => return Err(error),
-                // Another object by the same name.
-                Ok(object) if object.pointer("/metadata/uid").and_then(|u| u.as_str()) != Some(&uid) => break,
-                Ok(_) => {}
-            }
-            if !options.timeout.0.is_zero() && begun.elapsed() > options.timeout.0 {
-                bail!(
-                    "error: timed out waiting for {} to go; its finalizers or its node hold it",
-                    target.reported()
-                );
-            }
-            tokio::time::sleep(POLL).await;
-        }
+        until_gone(session, &target, &uid, deadline).await?;
     }
     Ok(())
+}
+
+/// Waits until an object, known by its uid, is gone.
+pub async fn until_gone(
+    session: &Session,
+    target: &Target,
+    uid: &str,
+    deadline: Option<Instant>,
+) -> anyhow::Result<()> {
+    loop {
+        match session.api.get(&target.path()).await {
+            Err(error) if is_not_found(&error) => return Ok(()),
+            Err(error) => return Err(error),
+            // Another object by the same name.
+            Ok(object) if object.pointer("/metadata/uid").and_then(|u| u.as_str()) != Some(uid) => {
+                return Ok(());
+            }
+            Ok(_) => {}
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            bail!(
+                "error: timed out waiting for {} to go; its finalizers or its node hold it",
+                target.reported()
+            );
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }

@@ -219,3 +219,13 @@ fn containers_of(pod: &Value, options: &Options) -> anyhow::Result<Vec<String>> 
     main.truncate(1);
     Ok(main)
 }
+
+/// Everything that a pod's only container has written.
+pub async fn all(session: &Session, pod: &str) -> anyhow::Result<()> {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/log?follow=true", session.namespace);
+    let mut stream = Box::pin(session.api.stream(&path).await?);
+    while let Some(chunk) = stream.next().await {
+        write(&chunk.context("the log broke off")?)?;
+    }
+    Ok(())
+}

@@ -343,7 +343,8 @@ async fn history(session: &Session, target: &Target, revision: Option<u64>) -> a
         let (_, _, template) =
             found.with_context(|| format!("error: unable to find the specified revision {wanted}"))?;
         println!("{} with revision #{wanted}", target.reported());
-        print!("{}", crate::output::to_yaml(&json!({"Pod Template": template}))?);
+        print!("{}", crate::describe::template(template));
+        println!();
         return Ok(());
     }
     println!("{} ", target.reported());
