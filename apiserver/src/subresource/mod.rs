@@ -13,16 +13,22 @@ pub(crate) use metrics::Summaries;
 use std::sync::Arc;
 
 use api::Verb;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use http::StatusCode;
 use schema::patch::json::JsonPatch;
 use serde_json::{Value, json};
 
+use crate::cache::Cached;
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response, body};
 use crate::pipeline::{
-    Call, Change, Core, Deleted, Endpoint, Target, code_of, content_type, decode, delete_options,
-    list_options, write_options,
+    Call, Change, Core, DeleteOptions, Deleted, Endpoint, Target, code_of, content_type, decode,
+    delete_options, list_options, write_options,
 };
+
+/// How many objects of a collection are deleted at once.
+const DELETIONS_AT_ONCE: usize = 32;
 
 /// Answers a request; `None` when the resource cannot do that.
 pub(crate) async fn answer(
@@ -213,19 +219,34 @@ async fn delete_collection(
     let bytes = body::read_limited(content).await?;
     let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
     let page = core.page(target, &list_options(call, target)?).await?;
+    // Several at once share a commit of the store.
+    let deletions: Vec<BoxFuture<'_, Result<Deleted, Failure>>> =
+        page.objects.iter().map(|object| delete_one(core, call, target, &options, object).boxed()).collect();
+    let mut outcomes = futures::stream::iter(deletions).buffered(DELETIONS_AT_ONCE);
     let mut deleted = Vec::with_capacity(page.objects.len());
-    for object in page.objects {
-        let one = Target {
-            namespace: object.namespace().to_string(),
-            name: object.name().to_string(),
-            ..target.clone()
-        };
-        match core.delete(call, &one, &options).await {
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
             Ok(Deleted::Gone(object) | Deleted::Pending(object)) => deleted.push(object),
             Err(failure) if failure.error.reason == api::Reason::NotFound => {}
             Err(failure) => return Err(failure),
         }
     }
+    drop(outcomes);
     let presenter = crate::present::Presenter::new(target, call.form, Default::default());
     Ok(presenter.list(deleted, &page.meta))
+}
+
+async fn delete_one(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    options: &DeleteOptions,
+    object: &Cached,
+) -> Result<Deleted, Failure> {
+    let one = Target {
+        namespace: object.namespace().to_string(),
+        name: object.name().to_string(),
+        ..target.clone()
+    };
+    core.delete(call, &one, options).await
 }
