@@ -47,6 +47,11 @@ impl Cluster {
 
     /// A cluster of one node, Ready, with more arguments for the server.
     pub fn start_with(options: NodeOptions) -> Self {
+        Self::start_after(options, |_| ())
+    }
+
+    /// The same, after something has been prepared on the server's machine.
+    pub fn start_after(options: NodeOptions, prepare: impl FnOnce(&Machine)) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             lan: Lan::new(),
@@ -55,6 +60,7 @@ impl Cluster {
         };
         let no_agent = options.arguments.iter().any(|argument| argument == "--no-agent");
         let node = cluster.prepare("n1", 11, vec!["server".to_string()], options);
+        prepare(&node.machine);
         cluster.nodes.push(node);
         cluster.nodes[0].spawn();
         if no_agent {

@@ -12,6 +12,6 @@ mod leaks;
 mod registry;
 
 pub use cluster::{Cluster, Node, NodeOptions, condition};
-pub use command::{Output, Tool, eventually, gantry, run};
+pub use command::{Output, Tool, eventually, gantry, image_archive, run};
 pub use lan::{Lan, Machine};
 pub use registry::{REGISTRY, Registry};
