@@ -105,9 +105,14 @@ impl Reviewers {
             .into_iter()
             .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
             .collect();
-        // Members of system:masters and nodes have rights that no rule lists.
-        let incomplete = user.is_in(crate::auth::MASTERS) || user.is_in("system:nodes");
-        json!({"incomplete": incomplete, "nonResourceRules": paths, "resourceRules": resources})
+        let mut status = json!({"incomplete": false, "nonResourceRules": paths, "resourceRules": resources});
+        // Nodes have rights that no rule lists.
+        if crate::authz::node::node_of(user).is_some() {
+            crate::tree::set(&mut status, &["incomplete"], true);
+            let why = "node authorizer does not support user rule resolution";
+            crate::tree::set(&mut status, &["evaluationError"], why);
+        }
+        status
     }
 
     async fn token(&self, spec: &Value) -> Result<Value, ApiError> {

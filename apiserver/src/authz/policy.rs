@@ -124,16 +124,25 @@ fn is_cluster_role(object: &Value) -> bool {
     object.get("kind").is_some_and(|kind| kind == "ClusterRole")
 }
 
-/// Stores with an aggregating role what it grants, including what comes by way of another: admin includes edit.
+/// Stores with an aggregating role what it grants, including what comes by way of another: admin includes edit. In the
+/// order in which the controller that keeps it up to date would write it.
 fn fill_aggregates(objects: &mut [Value]) {
     let rules_by_label = |objects: &[Value], label: &str| -> Vec<Value> {
-        let carriers = objects.iter().filter(|object| {
-            let labels = object.pointer("/metadata/labels");
-            is_cluster_role(object) && labels.and_then(|l| l.get(label)).is_some_and(|v| v == "true")
-        });
-        carriers
-            .flat_map(|role| role.get("rules").and_then(Value::as_array).cloned().unwrap_or_default())
-            .collect()
+        let mut carriers: Vec<&Value> = objects
+            .iter()
+            .filter(|object| {
+                let labels = object.pointer("/metadata/labels");
+                is_cluster_role(object) && labels.and_then(|l| l.get(label)).is_some_and(|v| v == "true")
+            })
+            .collect();
+        carriers.sort_by_key(|role| api::object::name(role));
+        let mut rules: Vec<Value> = Vec::new();
+        for rule in carriers.iter().filter_map(|role| role.get("rules")?.as_array()).flatten() {
+            if !rules.contains(rule) {
+                rules.push(rule.clone());
+            }
+        }
+        rules
     };
     // From the narrowest to the widest, so that each finds the narrower one filled.
     for name in ["view", "edit", "admin"] {

@@ -69,6 +69,8 @@ pub(crate) struct Watcher {
     presenter: Presenter,
     phase: Phase,
     position: u64,
+    /// Nothing up to here is sent.
+    after: Revision,
     /// Everything up to here has been sent.
     seen: Revision,
     bookmarks: bool,
@@ -101,6 +103,7 @@ impl Watcher {
             presenter: options.presenter,
             phase: options.initial.map_or(Phase::Live, |objects| Phase::Initial(objects.into_iter())),
             position: options.position,
+            after: options.revision,
             seen: options.revision,
             bookmarks: options.bookmarks,
             initial_bookmark: options.initial_bookmark,
@@ -191,6 +194,10 @@ impl Watcher {
         let mut single: Option<Bytes> = None;
         for event in events {
             self.position += 1;
+            // A client may ask for what comes after a revision that is yet to come.
+            if event.revision <= self.after {
+                continue;
+            }
             self.seen = self.seen.max(event.revision);
             let Some((kind, object)) = self.filter.transition(event) else { continue };
             match self.shared_frame(event, kind, object) {

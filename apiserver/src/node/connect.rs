@@ -1,5 +1,6 @@
 //! Which agent, pod or service a stream goes to, and what the other side is asked.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::field::Look;
@@ -89,6 +90,7 @@ pub(crate) async fn connect(
     let upstream = if route.is_agent {
         core.agents.dial_agent(&route.address).await?
     } else {
+        check_address(&route.address)?;
         core.agents.dial_plain(&route.address).await?
     };
     let request = outgoing(request, &route)?;
@@ -101,6 +103,20 @@ pub(crate) async fn connect(
         return Err(log_failure(response).await);
     }
     Ok(response)
+}
+
+/// A pod or an endpoint that claims an address of this machine must not lead a caller there.
+fn check_address(address: &AgentAddress) -> Result<(), ApiError> {
+    let allowed = match address.host.parse() {
+        Ok(IpAddr::V4(ip)) => {
+            !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast())
+        }
+        Ok(IpAddr::V6(ip)) => {
+            !(ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast())
+        }
+        Err(_) => false,
+    };
+    if allowed { Ok(()) } else { Err(ApiError::bad_request("address not allowed")) }
 }
 
 /// The agent's refusal, which is text, as the `Status` that clients of the API read.
@@ -415,6 +431,15 @@ mod tests {
     fn options_should_reach_the_agent_in_its_words() {
         let query = Query::parse("stdin=true&stdout=true&stderr=false&command=sh&command=-c&command=a%26b");
         assert_eq!(agent_query(&query), "input=1&output=1&command=sh&command=-c&command=a%26b");
+    }
+
+    #[test]
+    fn nobody_should_be_led_to_this_machine() {
+        let at = |host: &str| check_address(&AgentAddress { host: host.to_string(), port: 80 });
+        assert!(at("10.244.0.2").is_ok());
+        for host in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "localhost"] {
+            assert!(at(host).is_err(), "{host}");
+        }
     }
 
     #[test]

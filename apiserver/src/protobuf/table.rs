@@ -77,7 +77,10 @@ pub(super) fn of_kind(api_version: &str, kind: &str) -> Option<&'static Message>
     }
     let (group, version) = api_version.split_once('/').unwrap_or(("core", api_version));
     let package = group.split('.').next().unwrap_or_default();
-    table().get(&format!("{package}.{version}.{kind}"))
+    // Older clients send beta versions of what has not changed since (evictions, for one).
+    table()
+        .get(&format!("{package}.{version}.{kind}"))
+        .or_else(|| table().get(&format!("{package}.v1.{kind}")))
 }
 
 fn table() -> &'static HashMap<String, Message> {

@@ -17,5 +17,6 @@ mod escalation;
 mod impersonation;
 mod nodes;
 mod reviews;
+mod speed;
 mod standard_roles;
 mod tokens;

@@ -81,6 +81,15 @@ async fn a_forgotten_revision_should_be_told_in_an_event() {
 }
 
 #[tokio::test]
+async fn a_watch_from_a_revision_yet_to_come_should_wait_for_it() {
+    let test = TestServer::start().await;
+    let now = version(&test.get(CONFIG_MAPS).await.expect(200));
+    let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", now + 2)).await;
+    test.make_config_maps(["a", "b", "c"]).await;
+    assert_eq!(watch.next_name().await, event("ADDED", "c"));
+}
+
+#[tokio::test]
 async fn two_servers_over_one_store_should_agree() {
     let one = TestServer::start().await;
     let two = one.another().await;
