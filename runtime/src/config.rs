@@ -18,7 +18,7 @@ pub struct Config {
     pub instance: String,
     /// The program whose process becomes a shim; usually this one.
     pub shim_executable: PathBuf,
-    /// What makes it one: the arguments before the sandbox's directory, usually `["shim"]`.
+    /// What makes it one: the arguments before the state directory, usually `["shim"]`.
     pub shim_arguments: Vec<String>,
     /// Where `exec`, `attach` and `port-forward` streams are served. Loopback; port 0 takes any.
     pub streaming_address: SocketAddr,

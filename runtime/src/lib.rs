@@ -1,8 +1,8 @@
 //! The embedded container runtime: CRI v1 on a unix socket, containers by libcontainer behind one shim per pod.
 //!
 //! What `src/main` has to do:
-//! - when the program is called as `gantry shim DIRECTORY`, call [`shim::main`] with the arguments after `shim`, before
-//!   anything else, in particular before a thread is started: it never returns;
+//! - when the program is called as `gantry shim …`, call [`shim::main`] with the arguments after `shim`, before anything
+//!   else, in particular before a thread is started: it never returns;
 //! - in the agent, make a [`Config`] (usually [`Config::new`]), wrap the pod network as a [`PodNetwork`], and
 //!   [`Runtime::start`] it; keep the [`Runtime`] for [`Runtime::load`] (`ctl image load`); to end, fire the token and
 //!   await [`Runtime::ended`]: containers run on;
@@ -33,6 +33,7 @@ mod rooted;
 mod runtime;
 pub mod shim;
 mod shim_client;
+mod shim_factory;
 mod spec;
 mod streaming_server;
 mod sys;

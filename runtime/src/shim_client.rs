@@ -1,10 +1,9 @@
-//! The agent's side of the shims: starting one, asking it, and hearing of exits.
+//! The agent's side of the shims: asking one, and hearing of exits.
 
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
-    process::Stdio,
     time::Duration,
 };
 
@@ -12,13 +11,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use tokio::io::unix::AsyncFd;
 
 use crate::{
-    Config, files,
-    shim::protocol::{self, Reply, Request, ShimConfig},
+    shim::protocol::{self, Reply, Request},
     sys,
 };
-
-/// How long a shim may take to come up. Far more than it needs, also on a machine that is busy.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a shim did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -31,37 +26,6 @@ pub(crate) enum ShimError {
     NotRunning,
     #[error("{0}")]
     Failed(String),
-}
-
-/// Starts the shim of a sandbox; when this returns it serves.
-pub(crate) async fn start(
-    executable: &Path,
-    config: &Config,
-    directory: &Path,
-    shim: &ShimConfig,
-) -> Result<(), ShimError> {
-    let fail = |error: io::Error| ShimError::Start(error.to_string());
-    let json = serde_json::to_vec(shim).map_err(|error| ShimError::Start(error.to_string()))?;
-    files::replace(&directory.join("shim.json"), &json).map_err(fail)?;
-    let starter = tokio::process::Command::new(executable)
-        .args(&config.shim_arguments)
-        .arg(directory)
-        // The agent's environment is none of the containers' business.
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(START_TIMEOUT, starter)
-        .await
-        .map_err(|_| ShimError::Start("it took too long".into()))?
-        .map_err(|error| ShimError::Start(format!("{}: {error}", executable.display())))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(ShimError::Start(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
 }
 
 /// One connection to a shim.
@@ -129,4 +93,18 @@ impl Connection {
 /// Asks one thing over a connection of its own.
 pub(crate) async fn ask(directory: &Path, request: &Request) -> Result<Reply, ShimError> {
     Ok(Connection::open(directory)?.ask(request, &[]).await?.0)
+}
+
+/// How long a shim may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Ends the shim of a sandbox and all that it runs; it is gone when this returns.
+pub(crate) async fn shut_down(directory: &Path) -> Result<(), ShimError> {
+    let connection = Connection::open(directory)?;
+    connection.ask(&Request::Shutdown, &[]).await?;
+    // Its end closes the connection.
+    let ended = async { while connection.receive().await.is_ok() {} };
+    tokio::time::timeout(SHUTDOWN_TIMEOUT, ended)
+        .await
+        .map_err(|_| ShimError::Failed("the shim was told to end but does not".into()))
 }

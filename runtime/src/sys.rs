@@ -92,6 +92,13 @@ pub(crate) fn close_on_exec_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Closes all descriptors from `first` on, in a process that uses none of them any more.
+pub(crate) fn close_from(first: u32) -> nix::Result<()> {
+    // SAFETY: the only caller is a forked child that never returns to code that owns one of them.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    Errno::result(result).map(drop)
+}
+
 /// Makes a terminal the controlling one of this session.
 pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: the ioctl takes a number and changes kernel state only.
@@ -149,6 +156,14 @@ pub(crate) fn bring_loopback_up() -> nix::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the structure is initialised and outlives the call, which only reads it.
     Errno::result(unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS, &request) }).map(drop)
+}
+
+/// Watches a descriptor after making it non-blocking.
+pub(crate) fn watch_nonblocking(descriptor: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(&descriptor, FcntlArg::F_GETFL)?);
+    fcntl(&descriptor, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    watch(descriptor)
 }
 
 /// Watches a descriptor that is owned by the watch and stays open as long as it.

@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd};
 
 use crate::sys;
@@ -19,9 +18,7 @@ pub(crate) struct Terminal(Arc<AsyncFd<OwnedFd>>);
 
 impl Terminal {
     pub(crate) fn new(master: OwnedFd) -> io::Result<Self> {
-        let flags = OFlag::from_bits_retain(fcntl(&master, FcntlArg::F_GETFL)?);
-        fcntl(&master, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Self(Arc::new(sys::watch(master)?)))
+        Ok(Self(Arc::new(sys::watch_nonblocking(master)?)))
     }
 
     pub(crate) fn resize(&self, width: u16, height: u16) -> io::Result<()> {

@@ -245,3 +245,49 @@ async fn what_a_crash_left_half_made_should_be_gone_after_a_restart() {
     assert_eq!(node.sh(&id, "echo fine").await, "fine");
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shims_should_be_made_again_after_their_maker_has_died_and_share_its_memory() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let first = node.sandbox("first").await;
+    let id = node.run(&first, "sleep 1000").await;
+    let maker = makers(&node);
+    assert_eq!(maker.len(), 1);
+    let kill =
+        |pid: i32| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    kill(maker[0]).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = node.sandbox("second").await;
+    assert_eq!(node.sh(&id, "echo fine").await, "fine");
+    let status = PodSandboxStatusRequest { pod_sandbox_id: second.clone(), verbose: false };
+    let status = node.cri.pod_sandbox_status(status).await.unwrap().into_inner().status.unwrap();
+    assert_eq!(status.state(), PodSandboxState::SandboxReady);
+    let shim =
+        std::fs::read_to_string(node.config.state.join("sandboxes").join(&second).join("shim.pid")).unwrap();
+    let memory = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.trim())).unwrap();
+    let own = memory.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap().trim().to_owned();
+    let own_kib: u64 = own.trim_end_matches(" kB").parse().unwrap();
+    eprintln!("a shim has {own_kib} KiB of its own");
+    assert!(own_kib < 2048, "{memory}");
+    // It ends with the agent, the shims do not.
+    node.restart().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(makers(&node).is_empty());
+    assert_eq!(node.sh(&id, "echo fine").await, "fine");
+    node.finish().await;
+}
+
+fn makers(node: &Node) -> Vec<i32> {
+    let state = node.config.state.display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter(|process| {
+            let read = |file: &str| std::fs::read_to_string(process.path().join(file)).unwrap_or_default();
+            read("comm").trim() == "gantry-shims" && read("cmdline").contains(&state)
+        })
+        .filter_map(|process| process.file_name().to_string_lossy().parse().ok())
+        .collect()
+}

@@ -31,6 +31,7 @@ use crate::{
     image::ImageStore,
     network::PodNetwork,
     record::{ContainerEntry, Sandbox},
+    shim_factory::ShimFactory,
     time,
 };
 
@@ -39,8 +40,7 @@ const EVENTS_KEPT: usize = 1024;
 
 pub(crate) struct Engine {
     pub(crate) config: Config,
-    /// Where the program that becomes shims is called from.
-    pub(crate) shim_executable: PathBuf,
+    shims: ShimFactory,
     pub(crate) images: ImageStore,
     pub(crate) network: Arc<dyn PodNetwork>,
     pub(crate) cgroups: Cgroups,

@@ -25,6 +25,7 @@ use crate::{
     network::PodNetwork,
     record::{ContainerEntry, ContainerRecord, Phase, Sandbox, SandboxRecord},
     shim::{EXIT_FILE, protocol::Exit},
+    shim_factory::ShimFactory,
     time,
 };
 
@@ -52,13 +53,13 @@ impl Engine {
             fs::set_permissions(directory, owner_only)
                 .map_err(Error::io("protecting the runtime's directories"))?;
         }
-        let shim_executable =
-            mount_executable(&config).map_err(Error::io("mounting the shim's executable"))?;
+        let executable = mount_executable(&config).map_err(Error::io("mounting the shim's executable"))?;
+        let shims = ShimFactory::new(executable, config.shim_arguments.clone(), config.state.clone());
         let images = ImageStore::open(&config.root, config.registries.clone())?;
         let cgroups = Cgroups::detect()?;
         let engine = Arc::new(Self {
             config,
-            shim_executable,
+            shims,
             images,
             network,
             cgroups,
@@ -184,6 +185,7 @@ impl Engine {
         if let Some(error) = first_error {
             return Err(error);
         }
+        self.shims.stop().await.map_err(Error::io("ending the process that makes shims"))?;
         let cgroups = self.cgroups.clone();
         let groups = [self.config.shim_cgroup(), self.config.pod_cgroup()];
         let (state, socket) = (self.config.state.clone(), self.config.socket.clone());

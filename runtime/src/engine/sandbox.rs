@@ -12,7 +12,7 @@ use crate::{
     files, mounts, netns,
     network::{PodAttachment, PortMapping, Protocol},
     record::{Sandbox, SandboxRecord},
-    shim::protocol::{Request, ShimConfig},
+    shim::protocol::ShimConfig,
     shim_client, time,
 };
 
@@ -92,11 +92,7 @@ impl Engine {
                 None => Ok(Vec::<IpAddr>::new()),
             }
         };
-        let shim = async {
-            shim_client::start(&self.shim_executable, &self.config, &sandbox.directory, &shim)
-                .await
-                .map_err(Error::from)
-        };
+        let shim = async { self.shims.start(&sandbox.directory, &shim).await.map_err(Error::from) };
         // Both take milliseconds and know nothing of each other.
         let (addresses, started) = tokio::join!(network, shim);
         record.addresses = addresses?;
@@ -125,7 +121,7 @@ impl Engine {
     /// Ends the shim, disconnects the network and removes the namespaces.
     pub(super) async fn tear_down(&self, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
         // A shim that is gone has ended.
-        if let Err(error) = shim_client::ask(&sandbox.directory, &Request::Shutdown).await {
+        if let Err(error) = shim_client::shut_down(&sandbox.directory).await {
             tracing::debug!(sandbox = sandbox.id, %error, "shim not there to be ended");
         }
         let record = sandbox.record.read().clone();

@@ -1,6 +1,6 @@
 //! The shim: one small process per pod that owns the pod's containers.
 //!
-//! It is the same binary, re-executed ([`main`]). It never starts a thread: creating a container clones and changes
+//! It is the same binary, re-executed once ([`main`]) and forked for each pod. It never starts a thread: creating a container clones and changes
 //! directories in the calling process, and one loop over `poll` is all it needs. It holds the pod's namespaces, the
 //! containers' standard streams and their exit codes, and outlives the agent: an agent that comes back connects to the
 //! socket in the sandbox's directory and finds everything as it is.
@@ -13,6 +13,7 @@
 mod container;
 mod diagnostics;
 mod exec;
+pub(crate) mod factory;
 mod log;
 mod output;
 mod pause;

@@ -35,7 +35,7 @@ pub(super) fn start() -> nix::Result<Pid> {
 
 fn run() -> ! {
     let prepared = prctl::set_pdeathsig(Signal::SIGKILL)
-        .and_then(|()| sys::close_on_exec_from(3))
+        .and_then(|()| sys::close_from(3))
         .and_then(|()| prctl::set_name(c"pause"));
     if prepared.is_err() {
         std::process::exit(1)

@@ -1,46 +1,42 @@
-//! The life of the shim's process: taking its place in the world, and then serving until told to stop.
+//! Becoming a shim: the life of its process up to the loop.
 
 use std::{fs, path::Path, process::exit};
 
-use nix::unistd::{Pid, setsid};
+use nix::unistd::setsid;
 
 use super::{
+    factory,
     protocol::ShimConfig,
     server::Server,
     setup::{self, SetupError},
 };
 use crate::sys;
 
-/// Runs the shim of the sandbox whose directory is the only argument. Must be called before anything starts a thread.
-///
-/// The process that was started prints the shim's process number and ends when the shim serves; when something fails it
-/// says so on standard error and ends with 1.
+/// Makes shims for the agent at the other end of standard input until that ends; the argument is the runtime's state
+/// directory, which process lists show. Must be called before anything starts a thread.
 pub fn main(args: &[String]) -> ! {
-    let [directory] = args else {
-        eprintln!("usage: shim SANDBOX-DIRECTORY");
+    let [_state_directory] = args else {
+        eprintln!("usage: shim STATE-DIRECTORY (with the agent's socket as standard input)");
         exit(2)
     };
-    match start(Path::new(directory)) {
-        Ok(Role::Starter(shim)) => {
-            println!("{shim}");
-            exit(0)
-        }
-        Ok(Role::Shim(mut server)) => exit(server.run()),
+    match factory::run() {
+        Ok(()) => exit(0),
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("making shims: {error}");
             exit(1)
         }
     }
 }
 
-enum Role {
-    /// The process that the agent waits for.
-    Starter(Pid),
+/// Which side of the fork this is.
+pub(super) enum Role {
+    /// The process that was asked. Its end says that the shim serves.
+    Starter,
     /// The process that stays.
     Shim(Box<Server>),
 }
 
-fn start(directory: &Path) -> Result<Role, SetupError> {
+pub(super) fn start(directory: &Path) -> Result<Role, SetupError> {
     let config =
         fs::read(directory.join("shim.json")).map_err(|error| SetupError::io("reading shim.json", error))?;
     let config: ShimConfig =
@@ -52,7 +48,7 @@ fn start(directory: &Path) -> Result<Role, SetupError> {
     if let Some(shim) = sys::fork_single_threaded().map_err(|error| SetupError::system("fork", error))? {
         fs::write(directory.join("shim.pid"), shim.to_string())
             .map_err(|error| SetupError::io("writing shim.pid", error))?;
-        return Ok(Role::Starter(shim));
+        return Ok(Role::Starter);
     }
     // From here on nobody listens to our errors but the log.
     setsid().map_err(|error| SetupError::system("setsid", error))?;
