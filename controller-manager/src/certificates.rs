@@ -3,8 +3,9 @@
 //! Approved without asking anybody:
 //! - `kubernetes.io/kube-apiserver-client-kubelet`: for `system:node:<name>` in `system:nodes` without further names, when a
 //!   bootstrap token asks (group `system:bootstrappers`), or the node itself, to renew;
-//! - `kubernetes.io/kubelet-serving`: when the node itself asks, for its own name and for addresses that belong to no other node
-//!   and are no service's.
+//! - `kubernetes.io/kubelet-serving`: when the node itself asks, for its own name and for addresses that belong to no other node,
+//!   are no service's and not the API server's. An agent that shares its address with an API server of another process is for a
+//!   person to approve: whoever holds such a certificate could pass for the API server.
 //!
 //! Everything else waits for `kubectl certificate approve`. Only requests of the three signers of clients and kubelets are signed.
 
@@ -12,11 +13,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Outcome, queue};
+use client::{Informer, Outcome, Scope, queue};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt};
@@ -57,8 +59,10 @@ pub(crate) async fn run(context: Context) {
     });
     let requests = context.all::<CertificateSigningRequest>();
     let nodes = context.all::<Node>();
+    let servers: Informer<EndpointSlice> =
+        context.informers.get(Scope::namespace("default").fields("metadata.name=kubernetes"));
     let queue = context.queue("certificates");
-    if !(requests.synced().await && nodes.synced().await) {
+    if !(requests.synced().await && nodes.synced().await && servers.synced().await) {
         return;
     }
     let enqueue = queue.clone();
@@ -66,9 +70,10 @@ pub(crate) async fn run(context: Context) {
     let shell = Arc::new(Shell { context, authority });
     queue::run(queue, 1, move |name: String| {
         let (shell, request, nodes) = (shell.clone(), requests.get("", &name), nodes.list());
+        let servers = servers.list();
         async move {
             match request {
-                Some(request) => shell.reconcile(&request, &nodes).await,
+                Some(request) => shell.reconcile(&request, &nodes, &servers).await,
                 None => Ok(Outcome::Done),
             }
         }
@@ -82,9 +87,14 @@ struct Shell {
 }
 
 impl Shell {
-    async fn reconcile(&self, request: &CertificateSigningRequest, nodes: &[Arc<Node>]) -> Reconciled {
+    async fn reconcile(
+        &self,
+        request: &CertificateSigningRequest,
+        nodes: &[Arc<Node>],
+        servers: &[Arc<EndpointSlice>],
+    ) -> Reconciled {
         let now = self.context.now();
-        let taken = Taken { nodes, service_range: self.context.config.service_cidr.as_deref() };
+        let taken = Taken { nodes, servers, service_range: self.context.config.service_cidr.as_deref() };
         let action =
             decide(request, &taken, self.authority.is_some(), self.context.config.certificate_duration, now);
         let api: Api<CertificateSigningRequest> = self.context.cluster_api();
@@ -161,6 +171,8 @@ fn parsed(request: &CertificateSigningRequest) -> Result<CertificateRequest, pki
 /// Addresses that a node may not claim as its own.
 struct Taken<'a> {
     nodes: &'a [Arc<Node>],
+    /// Where the API servers are.
+    servers: &'a [Arc<EndpointSlice>],
     service_range: Option<&'a str>,
 }
 
@@ -276,19 +288,29 @@ fn recognize(
 
 fn names_are_free(subject: &CertificateRequest, taken: &Taken<'_>) -> bool {
     let name = subject.common_name.strip_prefix(NODE_PREFIX).unwrap_or_default();
-    let own_name = |dns: &String| dns == name || dns == "localhost" || dns.starts_with(&format!("{name}."));
-    let others: Vec<IpAddr> = taken
+    let of_the_api_server = |dns: &str| {
+        ["localhost", "kubernetes", "kubernetes.default"].contains(&dns)
+            || dns.starts_with("kubernetes.default.")
+    };
+    let of_other_nodes = taken
         .nodes
         .iter()
         .filter(|node| node.name_any() != name)
         .flat_map(|node| node.status.iter().flat_map(|status| status.addresses.iter().flatten()))
-        .filter_map(|address| address.address.parse().ok())
-        .collect();
-    let of_a_service =
-        |address: &IpAddr| taken.service_range.is_some_and(|range| range_contains(range, *address));
+        .map(|address| address.address.as_str());
+    let of_servers =
+        taken.servers.iter().flat_map(|slice| slice.endpoints.iter().flatten()).flat_map(|e| &e.addresses);
+    let others: Vec<IpAddr> =
+        of_other_nodes.chain(of_servers.map(String::as_str)).filter_map(|text| text.parse().ok()).collect();
+    let is_free = |address: &IpAddr| {
+        let of_a_service = taken.service_range.is_some_and(|range| range_contains(range, *address));
+        let of_everybody = address.is_loopback() || address.is_unspecified() || address.is_multicast();
+        !others.contains(address) && !of_a_service && !of_everybody
+    };
     !name.is_empty()
-        && subject.dns_names.iter().all(own_name)
-        && subject.addresses.iter().all(|address| !others.contains(address) && !of_a_service(address))
+        && !of_the_api_server(name)
+        && subject.dns_names.iter().all(|dns| dns == name)
+        && subject.addresses.iter().all(is_free)
 }
 
 fn range_contains(range: &str, address: IpAddr) -> bool {
@@ -310,6 +332,7 @@ fn range_contains(range: &str, address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::NodeAddress;
+    use k8s_openapi::api::discovery::v1::Endpoint;
     use pki::Leaf;
 
     use super::*;
@@ -346,7 +369,9 @@ mod tests {
         let address = NodeAddress { address: "192.0.2.2".into(), type_: "InternalIP".into() };
         other.status.get_or_insert_default().addresses = Some(vec![address]);
         let nodes = [Arc::new(other)];
-        let taken = Taken { nodes: &nodes, service_range: Some("10.96.0.0/16") };
+        let server = Endpoint { addresses: vec!["192.0.2.9".into()], ..Endpoint::default() };
+        let servers = [Arc::new(EndpointSlice { endpoints: Some(vec![server]), ..EndpointSlice::default() })];
+        let taken = Taken { nodes: &nodes, servers: &servers, service_range: Some("10.96.0.0/16") };
         decide(request, &taken, true, YEAR, at(10))
     }
 
@@ -382,6 +407,13 @@ mod tests {
         assert!(matches!(decide_now(&ask("192.0.2.1")), Action::Approve(_)));
         assert!(matches!(decide_now(&ask("192.0.2.2")), Action::WaitUntil(_)), "another node's");
         assert!(matches!(decide_now(&ask("10.96.0.1")), Action::WaitUntil(_)), "a service's");
+        assert!(matches!(decide_now(&ask("192.0.2.9")), Action::WaitUntil(_)), "the API server's");
+        assert!(matches!(decide_now(&ask("127.0.0.1")), Action::WaitUntil(_)), "everybody's");
+        let mut posing = Leaf::client("system:node:kubernetes", Some(NODES_GROUP));
+        posing.usage = Usage::Server;
+        posing.dns_names = vec!["kubernetes".into()];
+        let posing = request(&posing, SERVING, "system:node:kubernetes", NODES_GROUP);
+        assert!(matches!(decide_now(&posing), Action::WaitUntil(_)), "a node that poses as the API server");
         let mut leaf = node_leaf(Usage::Server, "192.0.2.1");
         leaf.dns_names = vec!["kubernetes.default.svc".into()];
         let foreign = request(&leaf, SERVING, "system:node:n1", NODES_GROUP);
@@ -395,7 +427,7 @@ mod tests {
         approved.status.get_or_insert_default().conditions = Some(vec![condition]);
         approved.spec.expiration_seconds = Some(3600);
         assert_eq!(decide_now(&approved), Action::Sign(Usage::Client, Duration::from_secs(3600)));
-        let nobody = Taken { nodes: &[], service_range: None };
+        let nobody = Taken { nodes: &[], servers: &[], service_range: None };
         let later = at(25 * 3600);
         assert_eq!(decide(&approved, &nobody, true, YEAR, later), Action::Delete);
     }
