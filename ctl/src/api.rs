@@ -32,11 +32,6 @@ pub fn is_not_found(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == 404)
 }
 
-/// Whether an error is a write conflict.
-pub fn is_conflict(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.code == 409)
-}
-
 /// How a patch is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PatchKind {
@@ -208,18 +203,6 @@ fn unreachable(error: kube::Error) -> anyhow::Error {
     anyhow::Error::new(error).context(format!(
         "the API server cannot be reached ({why}); is it running, and is this the right kubeconfig?"
     ))
-}
-
-/// Reading a body to its end.
-trait CollectBytes {
-    async fn collect_bytes(self) -> anyhow::Result<bytes::Bytes>;
-}
-
-impl CollectBytes for Body {
-    async fn collect_bytes(self) -> anyhow::Result<bytes::Bytes> {
-        use http_body_util::BodyExt;
-        Ok(self.collect().await.context("the connection broke off in the middle of the answer")?.to_bytes())
-    }
 }
 
 trait IntoDataStream {

@@ -159,6 +159,7 @@ impl Command {
             |word: &str| word.split_once('/').is_some_and(|(kind, _)| !["pod", "pods", "po"].contains(&kind));
         match self {
             Self::Create(options) => options.needs_kinds(),
+            Self::Get(options) => options.needs_kinds(),
             Self::Logs(options) => options.what.first().is_some_and(|word| of_a_workload(word)),
             Self::Exec(options) => of_a_workload(&options.pod),
             Self::PortForward(options) => of_a_workload(&options.target),

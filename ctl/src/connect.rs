@@ -16,6 +16,8 @@ const DEFAULT_DATA_DIR: &str = "/var/lib/gantry";
 pub struct Connection {
     /// Speaks to the API server.
     pub client: Client,
+    /// From what the client was made, for those who need another.
+    pub config: Config,
     /// The namespace when no flag names one.
     pub namespace: String,
     /// Where the API server is, for messages.
@@ -44,8 +46,8 @@ impl Connection {
         let server = config.cluster_url.to_string();
         // Watches and logs are silent for as long as nothing happens.
         config.read_timeout = None;
-        let client = Client::try_from(config).context("cannot make a client from the kubeconfig")?;
-        Ok(Self { client, namespace, server })
+        let client = Client::try_from(config.clone()).context("cannot make a client from the kubeconfig")?;
+        Ok(Self { client, config, namespace, server })
     }
 }
 

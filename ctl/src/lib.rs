@@ -13,6 +13,7 @@ mod output;
 mod resources;
 mod session;
 mod tree;
+mod upload;
 mod verbs;
 mod writing;
 

@@ -13,6 +13,8 @@ use crate::resources::{Resource, Resources};
 pub struct Session {
     /// The server.
     pub api: Api,
+    /// How to reach it, for what needs a client of its own.
+    pub config: kube::Config,
     /// Its kinds.
     pub resources: Resources,
     /// Where objects without a namespace of their own are looked for.
@@ -69,6 +71,7 @@ impl Session {
         let resources = if needs_kinds { Resources::discover(&api).await? } else { Resources::default() };
         Ok(Self {
             api,
+            config: connection.config,
             resources,
             namespace: connection.namespace,
             namespace_given: options.namespace.is_some(),

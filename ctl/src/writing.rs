@@ -36,7 +36,11 @@ impl Writing {
             DryRun::Server => " (server dry run)",
         };
         match self.output.as_deref() {
-            Some(form) if !form.is_empty() => output::print_object(object, form)?,
+            Some(form) if !form.is_empty() => {
+                let mut object = object.clone();
+                output::hide_managed_fields(&mut object);
+                output::print_object(&object, form)?;
+            }
             _ => println!("{reported} {done}{suffix}"),
         }
         Ok(())

@@ -163,7 +163,8 @@ pub fn role(object: &Value, page: &mut Page) {
                 let dot = if group.is_empty() { "" } else { "." };
                 let slash = if below.is_empty() { "" } else { "/" };
                 let line = format!("{plural}{dot}{group}{slash}{below}\t{rest}");
-                lines.push((list("/verbs"), group.to_string(), resource.to_string(), line));
+                // The order of the original: that of the rules written out.
+                lines.push((list("/verbs"), format!("[{group}]"), format!("[{resource}]"), line));
             }
         }
     }

@@ -2,30 +2,39 @@
 
 pub mod columns;
 pub mod jsonpath;
+pub mod order;
 pub mod table;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// Prints one object, or a list, in a form that is not a table.
 pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
-    let mut object = object.clone();
-    hide_managed_fields(&mut object);
     match form {
-        "json" => println!("{}", serde_json::to_string_pretty(&object)?),
-        "yaml" => print!("{}", to_yaml(&object)?),
-        "name" => print_names(&object),
+        "json" => println!("{}", serde_json::to_string_pretty(object)?),
+        "yaml" => print!("{}", to_yaml(object)?),
+        "name" => print_names(object),
         _ => match form.split_once('=') {
             Some(("jsonpath", template)) => {
-                print!("{}", jsonpath::Template::parse(template)?.render(&object))
+                print!("{}", jsonpath::Template::parse(template)?.render(object))
             }
-            Some(("custom-columns", columns)) => print!("{}", columns::render(&object, columns)?),
+            Some(("jsonpath-file", path)) => {
+                print!("{}", jsonpath::Template::parse(read(path)?.trim_end_matches('\n'))?.render(object))
+            }
+            Some(("custom-columns", columns)) => print!("{}", columns::render(object, columns)?),
+            Some(("go-template" | "go-template-file" | "template", _)) => bail!(
+                "error: Go templates are not supported; write the same as -o jsonpath=TEMPLATE or -o custom-columns=NAME:PATH,..."
+            ),
             _ => bail!(
                 "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE and custom-columns=NAME:PATH,..."
             ),
         },
     }
     Ok(())
+}
+
+fn read(path: &str) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("error: cannot read {path}"))
 }
 
 /// YAML as kubectl writes it.

@@ -6,12 +6,14 @@ use serde_json::Value;
 pub const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Which columns to show.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Style {
     /// Also those of lower priority.
     pub wide: bool,
     /// A first column with the namespace.
     pub with_namespace: bool,
+    /// Further columns, each with the value of a label.
+    pub label_columns: Vec<String>,
     /// A last column with the labels.
     pub show_labels: bool,
     /// Names with their kind in front.
@@ -77,7 +79,7 @@ fn line(text: &mut String, cells: &[String], widths: &[usize]) {
 }
 
 /// Lays out a server's `Table`. `kind` is put in front of names where the style asks for it.
-pub fn from_server(table: &Value, style: Style, kind: &str) -> Layout {
+pub fn from_server(table: &Value, style: &Style, kind: &str) -> Layout {
     let columns: Vec<&Value> = table["columnDefinitions"].as_array().into_iter().flatten().collect();
     let shown: Vec<usize> = columns
         .iter()
@@ -92,6 +94,7 @@ pub fn from_server(table: &Value, style: Style, kind: &str) -> Layout {
     headings.extend(
         shown.iter().filter_map(|index| columns.get(*index)?["name"].as_str()).map(str::to_uppercase),
     );
+    headings.extend(style.label_columns.iter().map(|label| heading_of(label)));
     if style.show_labels {
         headings.push("LABELS".into());
     }
@@ -102,7 +105,7 @@ pub fn from_server(table: &Value, style: Style, kind: &str) -> Layout {
     layout
 }
 
-fn cells_of(row: &Value, shown: &[usize], style: Style, kind: &str) -> Vec<String> {
+fn cells_of(row: &Value, shown: &[usize], style: &Style, kind: &str) -> Vec<String> {
     let metadata = &row["object"]["metadata"];
     let mut cells = Vec::new();
     if style.with_namespace {
@@ -112,10 +115,20 @@ fn cells_of(row: &Value, shown: &[usize], style: Style, kind: &str) -> Vec<Strin
         let cell = text_of(&row["cells"][*index]);
         cells.push(if position == 0 && style.with_kind { format!("{kind}/{cell}") } else { cell });
     }
+    cells.extend(style.label_columns.iter().map(|label| text_or_empty(&metadata["labels"][label])));
     if style.show_labels {
         cells.push(labels_of(metadata));
     }
     cells
+}
+
+/// A label without what stands before its name.
+fn heading_of(label: &str) -> String {
+    label.rsplit('/').next().unwrap_or(label).to_uppercase()
+}
+
+fn text_or_empty(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_string()
 }
 
 /// A cell as text.
@@ -152,14 +165,14 @@ mod tests {
 
     #[test]
     fn columns_stand_three_spaces_apart() {
-        let text = from_server(&table(), Style::default(), "").render(false);
+        let text = from_server(&table(), &Style::default(), "").render(false);
         assert_eq!(text, "NAME        AGE\nweb-1       5s\nlong-name   1h\n");
     }
 
     #[test]
     fn wide_namespaces_and_labels_are_shown_when_asked() {
         let style = Style { wide: true, with_namespace: true, show_labels: true, ..Style::default() };
-        let text = from_server(&table(), style, "").render(false);
+        let text = from_server(&table(), &style, "").render(false);
         assert!(text.starts_with("NAMESPACE   NAME        AGE   IP         LABELS\n"), "{text}");
         assert!(text.contains("b           long-name   1h    <none>     <none>\n"), "{text}");
     }

@@ -12,7 +12,7 @@ use crate::cli::ApplyOptions;
 use crate::manifest::{self, Document};
 use crate::output;
 use crate::session::{Session, Target};
-use crate::verbs::rollout;
+use crate::verbs::follow;
 
 /// The manager under which this command line owns fields.
 pub const MANAGER: &str = "ctl";
@@ -38,9 +38,8 @@ pub async fn run(session: &Session, options: &ApplyOptions) -> anyhow::Result<()
         return Err(AlreadyTold(1).into());
     }
     if options.wait {
-        for target in applied.iter().filter(|target| rollout::is_followed(&target.resource.kind)) {
-            rollout::follow(session, target, options.timeout.0).await?;
-        }
+        applied.retain(|target| follow::is_followed(&target.resource.kind));
+        follow::all(session, &applied, options.timeout.0).await?;
     }
     Ok(())
 }
@@ -86,7 +85,11 @@ async fn apply_one(session: &Session, options: &ApplyOptions, document: &Documen
     };
     let suffix = if options.dry_run.is_server() { " (server dry run)" } else { "" };
     match &options.output {
-        Some(form) => output::print_object(&after, form)?,
+        Some(form) => {
+            let mut after = after.clone();
+            output::hide_managed_fields(&mut after);
+            output::print_object(&after, form)?;
+        }
         None => println!("{} {done}{suffix}", target.reported()),
     }
     Ok(target)

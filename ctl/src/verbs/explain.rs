@@ -116,6 +116,11 @@ impl<'a> Schemas<'a> {
             return format!("map[string]{}", self.type_of(&schema["additionalProperties"]));
         }
         if let Some(name) = reference(schema) {
+            // A name for a text or a number is told as what it is.
+            let kind = text(&self.0[name], "/type");
+            if !["", "object", "array"].contains(&kind) {
+                return kind.into();
+            }
             return name.rsplit('.').next().unwrap_or(name).to_string();
         }
         match text(schema, "/type") {
@@ -224,38 +229,40 @@ fn list<'a>(
     }
 }
 
-/// Breaks a text into lines. Lines that begin with space stay as they are, others of a paragraph flow together.
+/// Breaks a text into lines. The lines of a paragraph flow together; one that begins with space begins anew.
 fn wrap(description: &str, indent: usize, page: &mut String) {
     let prefix = " ".repeat(indent);
-    let mut flowing: Vec<&str> = Vec::new();
-    let flush = |flowing: &mut Vec<&str>, page: &mut String| {
-        let mut line = String::new();
-        for word in flowing.drain(..).flat_map(str::split_whitespace) {
-            if !line.is_empty() && indent + line.len() + 1 + word.len() > WIDTH {
-                page.push_str(&format!("{prefix}{line}\n"));
-                line.clear();
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        if !line.is_empty() {
-            page.push_str(&format!("{prefix}{line}\n"));
-        }
-    };
+    let mut flowing = String::new();
     for line in description.trim().lines() {
+        if line.trim().is_empty() || line.starts_with([' ', '\t']) {
+            flow(&mut flowing, &prefix, page);
+        }
         if line.trim().is_empty() {
-            flush(&mut flowing, page);
             page.push_str(&format!("{prefix}\n"));
-        } else if line.starts_with([' ', '\t']) {
-            flush(&mut flowing, page);
-            page.push_str(&format!("{prefix}{line}\n"));
         } else {
-            flowing.push(line);
+            if !flowing.is_empty() {
+                flowing.push(' ');
+            }
+            flowing.push_str(line);
         }
     }
-    flush(&mut flowing, page);
+    flow(&mut flowing, &prefix, page);
+}
+
+fn flow(text: &mut String, prefix: &str, page: &mut String) {
+    let mut line = String::new();
+    for (index, word) in std::mem::take(text).split(' ').enumerate() {
+        if index > 0 && prefix.len() + line.trim_end().len() + 1 + word.len() > WIDTH && !word.is_empty() {
+            page.push_str(&format!("{prefix}{}\n", line.trim_end()));
+            line.clear();
+        } else if index > 0 {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if !line.trim().is_empty() {
+        page.push_str(&format!("{prefix}{}\n", line.trim_end()));
+    }
 }
 
 #[cfg(test)]

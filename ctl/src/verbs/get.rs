@@ -9,6 +9,7 @@ use crate::AlreadyTold;
 use crate::api::is_not_found;
 use crate::cli::Selection;
 use crate::output;
+use crate::output::order;
 use crate::output::table::{self, Layout, Style};
 use crate::resources::Resource;
 use crate::session::{Asked, Session, Target, with_query};
@@ -35,6 +36,30 @@ pub struct Options {
     /// A column with the labels
     #[arg(long)]
     pub show_labels: bool,
+    /// A column for each of these labels
+    #[arg(short = 'L', long, value_delimiter = ',', value_name = "LABELS")]
+    pub label_columns: Vec<String>,
+    /// Names with their kind in front
+    #[arg(long)]
+    pub show_kind: bool,
+    /// In the order of a field: .metadata.creationTimestamp
+    #[arg(long, value_name = "PATH")]
+    pub sort_by: Option<String>,
+    /// What the server answers at a path, as it is
+    #[arg(long, value_name = "PATH", conflicts_with = "what")]
+    pub raw: Option<String>,
+    /// A part of the object with a path of its own: status, scale, …
+    #[arg(long, value_name = "NAME")]
+    pub subresource: Option<String>,
+    /// Also what the server notes about who set what
+    #[arg(long)]
+    pub show_managed_fields: bool,
+    /// Accepted for compatibility; everything is asked for at once
+    #[arg(long, hide = true)]
+    pub chunk_size: Option<u64>,
+    /// Accepted for compatibility; tables are always the server's
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub server_print: Option<bool>,
     /// Nothing and no error where there is no such object
     #[arg(long)]
     pub ignore_not_found: bool,
@@ -50,25 +75,58 @@ impl Options {
             wide: self.output.as_deref() == Some("wide"),
             with_namespace: self.selection.all_namespaces,
             show_labels: self.show_labels,
-            with_kind: false,
+            label_columns: self.label_columns.clone(),
+            with_kind: self.show_kind,
+        }
+    }
+
+    /// Whether the server's kinds have to be known.
+    pub fn needs_kinds(&self) -> bool {
+        self.raw.is_none()
+    }
+
+    /// The path of an object, or of the part of it that is asked for.
+    fn path(&self, target: &Target) -> String {
+        match &self.subresource {
+            Some(name) => format!("{}/{name}", target.path()),
+            None => target.path(),
+        }
+    }
+
+    /// A query for tables: sorting needs the whole objects in the rows.
+    fn table_query(&self, query: &str) -> String {
+        match (&self.sort_by, query) {
+            (None, query) => query.to_string(),
+            (Some(_), "") => "includeObject=Object".to_string(),
+            (Some(_), query) => format!("{query}&includeObject=Object"),
         }
     }
 }
 
 /// Runs the verb.
 pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
+    if let Some(path) = &options.raw {
+        print!("{}", session.api.get_text(path).await?);
+        return Ok(());
+    }
+    let order = options.sort_by.as_deref().map(order::Order::parse).transpose()?;
     let asked = session.asked(&options.what, &options.selection)?;
     if options.watch || options.watch_only {
         return watch(session, options, asked).await;
     }
     if options.wants_table() {
-        tables(session, options, asked).await
+        tables(session, options, asked, order.as_ref()).await
     } else {
-        objects(session, options, asked).await
+        objects(session, options, asked, order.as_ref()).await
     }
 }
 
-async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::Result<()> {
+async fn tables(
+    session: &Session,
+    options: &Options,
+    asked: Asked,
+    order: Option<&order::Order>,
+) -> anyhow::Result<()> {
     match asked {
         Asked::Named(targets) => {
             let mixed =
@@ -77,7 +135,11 @@ async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::R
             for (resource, group) in grouped(targets) {
                 let mut rows: Option<Value> = None;
                 for target in group {
-                    match session.api.get_as(&target.path(), table::ACCEPT).await {
+                    match session
+                        .api
+                        .get_as(&with_query(&options.path(&target), &options.table_query("")), table::ACCEPT)
+                        .await
+                    {
                         Ok(table) => join(&mut rows, table),
                         Err(error) if options.ignore_not_found && is_not_found(&error) => {}
                         Err(error) => {
@@ -86,11 +148,13 @@ async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::R
                         }
                     }
                 }
-                if let Some(table) = rows {
-                    let style = Style { with_kind: mixed, ..options.style() };
+                if let Some(mut table) = rows {
+                    sort_rows(&mut table, order);
+                    let style = Style { with_kind: mixed || options.show_kind, ..options.style() };
                     print!(
                         "{}",
-                        table::from_server(&table, style, &kind_prefix(&resource)).render(options.no_headers)
+                        table::from_server(&table, &style, &kind_prefix(&resource))
+                            .render(options.no_headers)
                     );
                 }
             }
@@ -100,14 +164,16 @@ async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::R
             let several = resources.len() > 1;
             let mut shown = false;
             for resource in &resources {
-                let path = with_query(&resource.collection(namespace.as_deref()), &query);
-                let table = session.api.get_as(&path, table::ACCEPT).await?;
+                let path =
+                    with_query(&resource.collection(namespace.as_deref()), &options.table_query(&query));
+                let mut table = session.api.get_as(&path, table::ACCEPT).await?;
+                sort_rows(&mut table, order);
                 let style = Style {
-                    with_kind: several,
+                    with_kind: several || options.show_kind,
                     with_namespace: options.selection.all_namespaces && resource.namespaced,
                     ..options.style()
                 };
-                let layout = table::from_server(&table, style, &kind_prefix(resource));
+                let layout = table::from_server(&table, &style, &kind_prefix(resource));
                 if !layout.is_empty() {
                     if shown {
                         println!();
@@ -121,6 +187,12 @@ async fn tables(session: &Session, options: &Options, asked: Asked) -> anyhow::R
             }
             Ok(())
         }
+    }
+}
+
+fn sort_rows(table: &mut Value, order: Option<&order::Order>) {
+    if let (Some(order), Some(rows)) = (order, table["rows"].as_array_mut()) {
+        order.sort(rows, |row| &row["object"]);
     }
 }
 
@@ -162,14 +234,19 @@ fn join(rows: &mut Option<Value>, mut table: Value) {
     }
 }
 
-async fn objects(session: &Session, options: &Options, asked: Asked) -> anyhow::Result<()> {
+async fn objects(
+    session: &Session,
+    options: &Options,
+    asked: Asked,
+    order: Option<&order::Order>,
+) -> anyhow::Result<()> {
     let form = options.output.as_deref().unwrap_or("yaml");
     let mut items = Vec::new();
     let single = match asked {
         Asked::Named(targets) => {
             let single = targets.len() == 1;
             for target in targets {
-                match session.api.get(&target.path()).await {
+                match session.api.get(&options.path(&target)).await {
                     Ok(object) => items.push(object),
                     Err(error) if options.ignore_not_found && is_not_found(&error) => {}
                     Err(error) => return Err(error),
@@ -192,6 +269,12 @@ async fn objects(session: &Session, options: &Options, asked: Asked) -> anyhow::
             false
         }
     };
+    if let Some(order) = order {
+        order.sort(&mut items, |item| item);
+    }
+    if !options.show_managed_fields {
+        items.iter_mut().for_each(output::hide_managed_fields);
+    }
     match (single, items.pop()) {
         (true, None) => Ok(()),
         (true, Some(only)) => output::print_object(&only, form),
@@ -240,9 +323,13 @@ async fn watch(session: &Session, options: &Options, asked: Asked) -> anyhow::Re
 
 fn show(object: &Value, options: &Options, resource: &Resource, no_headers: &mut bool) -> anyhow::Result<()> {
     if !options.wants_table() {
-        return output::print_object(object, options.output.as_deref().unwrap_or("yaml"));
+        let mut object = object.clone();
+        if !options.show_managed_fields {
+            output::hide_managed_fields(&mut object);
+        }
+        return output::print_object(&object, options.output.as_deref().unwrap_or("yaml"));
     }
-    let layout: Layout = table::from_server(object, options.style(), &kind_prefix(resource));
+    let layout: Layout = table::from_server(object, &options.style(), &kind_prefix(resource));
     if !layout.is_empty() {
         print!("{}", layout.render(*no_headers));
         *no_headers = true;

@@ -1,13 +1,18 @@
 //! `image`: images on the nodes, without a registry.
 
-use anyhow::{Context, bail};
+use std::path::Path;
+
+use anyhow::bail;
 use clap::{Args, Subcommand};
+use futures::future::join_all;
 use http::Method;
 use kube::client::Body;
 use serde_json::Value;
 
+use crate::AlreadyTold;
 use crate::output::table::Layout;
 use crate::session::{Session, escape};
+use crate::upload;
 
 /// What can be done with images.
 #[derive(Subcommand, Clone, Debug)]
@@ -24,9 +29,9 @@ pub enum Command {
 /// Which nodes.
 #[derive(Args, Clone, Debug)]
 pub struct NodeOptions {
-    /// One node only; by default all
-    #[arg(long, value_name = "NAME")]
-    pub node: Option<String>,
+    /// These nodes only; by default all that are ready
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub node: Vec<String>,
 }
 
 /// The flags of `image load`.
@@ -64,22 +69,29 @@ pub async fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     }
 }
 
+/// Sends every archive to every node, to all nodes at once. Where one fails the others go on.
 async fn load(session: &Session, options: &LoadOptions) -> anyhow::Result<()> {
+    let nodes = nodes(session, &options.nodes).await?;
+    let mut failed = false;
     for archive in &options.archives {
-        for node in nodes(session, &options.nodes).await? {
-            let contents =
-                tokio::fs::read(archive).await.with_context(|| format!("cannot read {archive}"))?;
-            let answer = session
-                .api
-                .send_body(Method::POST, &images_path(&node), "application/x-tar", Body::from(contents))
-                .await
-                .with_context(|| format!("cannot load {archive} into {node}"))?;
-            for image in names(&answer) {
-                println!("{image} loaded into {node}");
+        if !Path::new(archive).is_file() {
+            bail!("error: {archive} is not a file; make one with `docker save -o {archive} IMAGE`");
+        }
+        let sending = nodes.iter().map(|node| async move {
+            let path = images_path(node);
+            (node, upload::post_file(&session.config, &path, "application/x-tar", Path::new(archive)).await)
+        });
+        for (node, outcome) in join_all(sending).await {
+            match outcome {
+                Ok(answer) => names(&answer).iter().for_each(|image| println!("{image} loaded into {node}")),
+                Err(error) => {
+                    eprintln!("error: cannot load {archive} into {node}: {error:#}");
+                    failed = true;
+                }
             }
         }
     }
-    Ok(())
+    if failed { Err(AlreadyTold(1).into()) } else { Ok(()) }
 }
 
 async fn list(session: &Session, options: &NodeOptions) -> anyhow::Result<()> {
@@ -107,10 +119,10 @@ fn images_path(node: &str) -> String {
     format!("/api/v1/nodes/{node}/proxy/gantry/images")
 }
 
-/// The nodes meant: the one named, or all that are ready.
+/// The nodes meant: those named, or all that are ready.
 async fn nodes(session: &Session, options: &NodeOptions) -> anyhow::Result<Vec<String>> {
-    if let Some(node) = &options.node {
-        return Ok(vec![node.clone()]);
+    if !options.node.is_empty() {
+        return Ok(options.node.clone());
     }
     let list = session.api.get("/api/v1/nodes").await?;
     let ready = |node: &&Value| {

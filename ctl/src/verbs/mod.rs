@@ -20,6 +20,7 @@ pub mod events;
 pub mod exec;
 pub mod explain;
 pub mod expose;
+pub mod follow;
 pub mod get;
 pub mod image;
 pub mod label;

@@ -1,8 +1,5 @@
 //! `rollout`: how a workload gets from one version to the next, and back.
 
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -10,11 +7,11 @@ use serde_json::{Value, json};
 use crate::api::PatchKind;
 use crate::cli::{Selection, Span};
 use crate::output::table::Layout;
-use crate::session::{Session, Target, escape};
+use crate::session::{Session, Target};
+use crate::verbs::follow;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const CAUSE: &str = "kubernetes.io/change-cause";
-const POLL: Duration = Duration::from_millis(100);
 
 /// What can be done with rollouts.
 #[derive(Subcommand, Clone, Debug)]
@@ -79,11 +76,12 @@ pub struct UndoOptions {
 pub async fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Status(options) => {
-            for target in targets(session, &options.which).await? {
-                if options.watch {
-                    follow(session, &target, options.timeout.0).await?;
-                } else {
-                    println!("{}", progress(&session.api.get(&target.path()).await?)?.text());
+            let targets = targets(session, &options.which).await?;
+            if options.watch {
+                follow::all(session, &targets, options.timeout.0).await?;
+            } else {
+                for target in targets {
+                    println!("{}", follow::progress(&session.api.get(&target.path()).await?)?.text());
                 }
             }
         }
@@ -111,14 +109,9 @@ pub async fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a kind has rollouts that can be followed.
-pub fn is_followed(kind: &str) -> bool {
-    ["Deployment", "DaemonSet", "StatefulSet"].contains(&kind)
-}
-
 async fn targets(session: &Session, which: &Which) -> anyhow::Result<Vec<Target>> {
     let targets = session.targets(&which.what, &which.selection).await?;
-    if let Some(other) = targets.iter().find(|target| !is_followed(&target.resource.kind)) {
+    if let Some(other) = targets.iter().find(|target| !follow::is_followed(&target.resource.kind)) {
         bail!("error: {} has no rollouts; deployments, daemon sets and stateful sets have", other.reported());
     }
     Ok(targets)
@@ -133,177 +126,6 @@ async fn change(session: &Session, which: &Which, patch: &Value, done: &str) -> 
         println!("{} {done}", target.reported());
     }
     Ok(())
-}
-
-/// Where a rollout stands.
-#[derive(Debug, PartialEq, Eq)]
-enum Progress {
-    Done(String),
-    Waiting(String),
-}
-
-impl Progress {
-    fn text(&self) -> &str {
-        match self {
-            Self::Done(text) | Self::Waiting(text) => text,
-        }
-    }
-}
-
-/// Follows a rollout to its end. On a terminal one line is kept up to date, elsewhere every change is a line.
-pub async fn follow(session: &Session, target: &Target, timeout: Duration) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    let live = std::io::stdout().is_terminal();
-    let mut last = String::new();
-    loop {
-        let object = session.api.get(&target.path()).await?;
-        let progress = match progress(&object) {
-            Ok(progress) => progress,
-            Err(error) => {
-                let why = reasons(session, target, &object).await;
-                return Err(error.context(format!("error: {} did not get on{why}", target.reported())));
-            }
-        };
-        if progress.text() != last {
-            last = progress.text().to_string();
-            show(&last, live, matches!(progress, Progress::Done(_)))?;
-        }
-        if matches!(progress, Progress::Done(_)) {
-            return Ok(());
-        }
-        if !timeout.is_zero() && begun.elapsed() > timeout {
-            if live {
-                println!();
-            }
-            let why = reasons(session, target, &object).await;
-            bail!("error: timed out waiting for {}{why}", target.reported());
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn show(text: &str, live: bool, last: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if live {
-        write!(out, "\r\x1b[K{text}{}", if last { "\n" } else { "" })?;
-    } else {
-        writeln!(out, "{text}")?;
-    }
-    Ok(out.flush()?)
-}
-
-fn number(object: &Value, pointer: &str) -> i64 {
-    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
-}
-
-fn progress(object: &Value) -> anyhow::Result<Progress> {
-    let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-    let kind = object["kind"].as_str().unwrap_or_default();
-    let waiting = |text: String| Ok(Progress::Waiting(text));
-    if number(object, "/metadata/generation") > number(object, "/status/observedGeneration") {
-        return waiting(format!("Waiting for {} spec update to be observed...", kind.to_ascii_lowercase()));
-    }
-    match kind {
-        "Deployment" => deployment_progress(object, name),
-        "DaemonSet" => {
-            let wanted = number(object, "/status/desiredNumberScheduled");
-            let updated = number(object, "/status/updatedNumberScheduled");
-            let available = number(object, "/status/numberAvailable");
-            if updated < wanted {
-                return waiting(format!(
-                    "Waiting for daemon set \"{name}\" rollout to finish: {updated} out of {wanted} new pods have been updated..."
-                ));
-            }
-            if available < wanted {
-                return waiting(format!(
-                    "Waiting for daemon set \"{name}\" rollout to finish: {available} of {wanted} updated pods are available..."
-                ));
-            }
-            Ok(Progress::Done(format!("daemon set \"{name}\" successfully rolled out")))
-        }
-        _ => {
-            let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-            let ready = number(object, "/status/readyReplicas");
-            let updated = number(object, "/status/updatedReplicas");
-            if ready < wanted {
-                return waiting(format!("Waiting for {} pods to be ready...", wanted - ready));
-            }
-            let partition = number(object, "/spec/updateStrategy/rollingUpdate/partition");
-            if updated < wanted - partition {
-                return waiting(format!(
-                    "waiting for statefulset rolling update to complete {updated} pods at revision {}...",
-                    object["status"]["updateRevision"].as_str().unwrap_or_default()
-                ));
-            }
-            Ok(Progress::Done(format!(
-                "statefulset rolling update complete {wanted} pods at revision {}...",
-                object["status"]["currentRevision"].as_str().unwrap_or_default()
-            )))
-        }
-    }
-}
-
-fn deployment_progress(object: &Value, name: &str) -> anyhow::Result<Progress> {
-    let conditions = object.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let stuck = conditions
-        .into_iter()
-        .any(|c| c["type"] == "Progressing" && c["reason"] == "ProgressDeadlineExceeded");
-    if stuck {
-        bail!("deployment \"{name}\" exceeded its progress deadline");
-    }
-    let wanted = object.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(1);
-    let updated = number(object, "/status/updatedReplicas");
-    let all = number(object, "/status/replicas");
-    let available = number(object, "/status/availableReplicas");
-    let begin = format!("Waiting for deployment \"{name}\" rollout to finish:");
-    if updated < wanted {
-        return Ok(Progress::Waiting(format!(
-            "{begin} {updated} out of {wanted} new replicas have been updated..."
-        )));
-    }
-    if all > updated {
-        return Ok(Progress::Waiting(format!(
-            "{begin} {} old replicas are pending termination...",
-            all - updated
-        )));
-    }
-    if available < updated {
-        return Ok(Progress::Waiting(format!(
-            "{begin} {available} of {updated} updated replicas are available..."
-        )));
-    }
-    Ok(Progress::Done(format!("deployment \"{name}\" successfully rolled out")))
-}
-
-/// What holds the new pods back, as their containers say.
-async fn reasons(session: &Session, target: &Target, object: &Value) -> String {
-    let Some(labels) = object.pointer("/spec/selector/matchLabels").and_then(Value::as_object) else {
-        return String::new();
-    };
-    let pairs: Vec<String> =
-        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
-    let namespace = target.namespace.as_deref().unwrap_or_default();
-    let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", escape(&pairs.join(",")));
-    let Ok(pods) = session.api.get(&path).await else { return String::new() };
-    let mut lines = Vec::new();
-    for pod in pods["items"].as_array().into_iter().flatten() {
-        let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        for container in
-            pod.pointer("/status/containerStatuses").and_then(Value::as_array).into_iter().flatten()
-        {
-            let waiting = &container["state"]["waiting"];
-            if let Some(reason) = waiting["reason"].as_str() {
-                let message = waiting["message"].as_str().unwrap_or_default();
-                lines.push(format!("\n  pod {name}: {reason}: {message}"));
-            }
-        }
-        for condition in pod.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten() {
-            if condition["type"] == "PodScheduled" && condition["status"] == "False" {
-                lines.push(format!("\n  pod {name}: {}", condition["message"].as_str().unwrap_or_default()));
-            }
-        }
-    }
-    lines.concat()
 }
 
 /// The versions of a workload, oldest first: number, cause, and pod template.
@@ -393,37 +215,4 @@ async fn undo(session: &Session, target: &Target, to: u64) -> anyhow::Result<()>
         .await?;
     println!("{} rolled back", target.reported());
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn deployment(updated: i64, all: i64, available: i64) -> Value {
-        json!({"kind": "Deployment", "metadata": {"name": "web", "generation": 2},
-            "spec": {"replicas": 3},
-            "status": {"observedGeneration": 2, "updatedReplicas": updated, "replicas": all, "availableReplicas": available}})
-    }
-
-    #[test]
-    fn a_rollout_is_done_only_when_every_replica_is_new_and_available() {
-        assert!(
-            matches!(progress(&deployment(2, 4, 3)).unwrap(), Progress::Waiting(t) if t.contains("2 out of 3"))
-        );
-        assert!(
-            matches!(progress(&deployment(3, 4, 3)).unwrap(), Progress::Waiting(t) if t.contains("1 old"))
-        );
-        assert!(
-            matches!(progress(&deployment(3, 3, 2)).unwrap(), Progress::Waiting(t) if t.contains("2 of 3"))
-        );
-        assert!(matches!(progress(&deployment(3, 3, 3)).unwrap(), Progress::Done(_)));
-    }
-
-    #[test]
-    fn a_rollout_past_its_deadline_is_an_error() {
-        let mut stuck = deployment(1, 4, 3);
-        stuck["status"]["conditions"] =
-            json!([{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]);
-        assert!(progress(&stuck).is_err());
-    }
 }

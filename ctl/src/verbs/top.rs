@@ -173,6 +173,9 @@ async fn nodes(session: &Session, options: &NodeOptions) -> anyhow::Result<()> {
             share(usage.memory, offer.memory),
         ]);
     }
+    if rows.is_empty() {
+        anyhow::bail!("error: metrics not available yet");
+    }
     for node in items(&known, "/items") {
         let name = text(node, "/metadata/name");
         let asked = options.name.as_ref().is_none_or(|wanted| wanted == name);
@@ -180,9 +183,6 @@ async fn nodes(session: &Session, options: &NodeOptions) -> anyhow::Result<()> {
             let unknown = || "<unknown>".to_string();
             layout.row(vec![name.to_string(), unknown(), unknown(), unknown(), unknown()]);
         }
-    }
-    if layout.is_empty() {
-        anyhow::bail!("error: metrics not available yet");
     }
     print!("{}", layout.render(options.no_headers));
     Ok(())
