@@ -5,6 +5,7 @@
 
 mod agent;
 mod connect;
+mod route;
 
 pub(crate) use agent::{AgentAddress, AgentClient};
 pub(crate) use connect::{Connect, connect};

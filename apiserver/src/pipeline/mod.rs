@@ -12,11 +12,13 @@
 
 mod call;
 mod change;
+mod check;
 mod commit;
 pub(crate) mod decode;
 mod delete;
 mod endpoint;
 mod flow;
+mod intent;
 mod options;
 mod read;
 mod system_fields;
