@@ -291,3 +291,33 @@ fn makers(node: &Node) -> Vec<i32> {
         .filter_map(|process| process.file_name().to_string_lossy().parse().ok())
         .collect()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn much_use_should_leave_nothing_open_and_nobody_dead() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("busy").await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let shim =
+        std::fs::read_to_string(node.config.state.join("sandboxes").join(&sandbox).join("shim.pid")).unwrap();
+    let open = |pid: &str| std::fs::read_dir(format!("/proc/{}/fd", pid.trim())).unwrap().count();
+    let use_it = async |node: &mut Node, times: usize| {
+        for _ in 0..times {
+            assert_eq!(node.exec(&id, &["true"]).await.exit_code, 0);
+            let brief = node.run(&sandbox, "echo x").await;
+            node.exited(&brief).await;
+            node.cri.remove_container(RemoveContainerRequest { container_id: brief }).await.unwrap();
+        }
+        // Ends are told before they are tidied up after.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    use_it(&mut node, 3).await;
+    let before = open(&shim);
+    use_it(&mut node, 25).await;
+    assert_eq!(open(&shim), before);
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.trim())).unwrap();
+    assert_eq!(children.split_whitespace().count(), 1, "only the container is left: {children}");
+    node.finish().await;
+}

@@ -189,6 +189,14 @@ impl Cgroups {
         Ok(())
     }
 
+    /// Removes a group if it is empty already. What is not is removed later, by [`Cgroups::remove`].
+    pub(crate) fn remove_if_empty(&self, group: &str) -> Result<(), CgroupError> {
+        for directory in self.directories(group)? {
+            remove_tree(&directory)?;
+        }
+        Ok(())
+    }
+
     /// How many processes of a group the kernel has killed for want of memory.
     pub(crate) fn oom_kills(&self, group: &str) -> u64 {
         let Some(directory) = self.controller("memory", group) else { return 0 };

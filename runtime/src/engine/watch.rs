@@ -19,12 +19,7 @@ const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 impl Engine {
     /// Learns what a shim knows, and then follows it in a task of its own. Fails when there is no shim.
     pub(super) async fn watch_shim(self: &Arc<Self>, sandbox: &Arc<Sandbox>) -> Result<(), Error> {
-        let connection = Connection::open(&sandbox.directory)?;
-        let greeting = tokio::time::timeout(GREETING_TIMEOUT, connection.ask(&Request::Subscribe, &[])).await;
-        let greeting = greeting.map_err(|_| Error::Internal("the shim does not answer".into()))?;
-        if let (Reply::Containers { pause_pid, containers }, _) = greeting? {
-            self.greeted(sandbox, pause_pid, containers);
-        }
+        let connection = self.greet(sandbox).await?;
         let (engine, sandbox) = (Arc::clone(self), Arc::clone(sandbox));
         tokio::spawn(async move {
             let shutdown = engine.shutdown.clone();
@@ -36,12 +31,33 @@ impl Engine {
         Ok(())
     }
 
-    async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>, connection: Connection) {
-        while let Ok((reply, _)) = connection.receive().await {
-            if let Reply::Exited { container, exit } = reply
-                && let Ok(entry) = self.container(&container)
-            {
-                self.exited(sandbox, &entry, exit);
+    /// Subscribes to a shim and takes over what it says.
+    async fn greet(&self, sandbox: &Arc<Sandbox>) -> Result<Connection, Error> {
+        let connection = Connection::open(&sandbox.directory)?;
+        let greeting = tokio::time::timeout(GREETING_TIMEOUT, connection.ask(&Request::Subscribe, &[])).await;
+        let greeting = greeting.map_err(|_| Error::Internal("the shim does not answer".into()))?;
+        if let (Reply::Containers { pause_pid, containers }, _) = greeting? {
+            self.greeted(sandbox, pause_pid, containers);
+        }
+        Ok(connection)
+    }
+
+    async fn follow(self: &Arc<Self>, sandbox: &Arc<Sandbox>, mut connection: Connection) {
+        loop {
+            while let Ok((reply, _)) = connection.receive().await {
+                if let Reply::Exited { container, exit } = reply
+                    && let Ok(entry) = self.container(&container)
+                {
+                    self.exited(sandbox, &entry, exit);
+                }
+            }
+            // A connection can end without its shim, which drops listeners that fall far behind.
+            match self.greet(sandbox).await {
+                Ok(another) => connection = another,
+                Err(error) => {
+                    tracing::debug!(sandbox = sandbox.id, %error, "the shim has ended");
+                    break;
+                }
             }
         }
         self.shim_ended(sandbox).await;

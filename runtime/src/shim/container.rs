@@ -156,7 +156,7 @@ impl Container {
         }
         self.terminal = None;
         self.log = None;
-        let oom_killed = Cgroups::detect().is_ok_and(|cgroups| cgroups.oom_kills(&self.config.cgroup) > 0);
+        let oom_killed = self.leave_cgroup();
         let exit = Exit { code, at, oom_killed };
         if let Err(error) = write_exit(&self.config.bundle, &exit) {
             eprintln!("{}: recording the exit: {error}", self.config.id);
@@ -166,6 +166,16 @@ impl Container {
         }
         self.phase = Phase::Exited(exit.clone());
         Some(exit)
+    }
+
+    /// Gives the cgroup back, so that the pod's can be removed; says whether memory ran out in it.
+    fn leave_cgroup(&self) -> bool {
+        let Ok(cgroups) = Cgroups::detect() else { return false };
+        let oom_killed = cgroups.oom_kills(&self.config.cgroup) > 0;
+        if let Err(error) = cgroups.remove_if_empty(&self.config.cgroup) {
+            eprintln!("{}: leaving a cgroup behind for now: {error}", self.config.id);
+        }
+        oom_killed
     }
 
     pub(super) fn state(&self) -> ContainerState {
