@@ -5,11 +5,11 @@ use tracing::info;
 
 use crate::join;
 use crate::node::{self, NodeAccess};
-use crate::roles::{Parts, stop_signal};
+use crate::roles::{Ended, Parts, stop_or_renew};
 use crate::settings::Settings;
 use crate::{identities, preflight};
 
-pub async fn run(settings: Settings, server: String, token: Option<String>) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, server: String, token: Option<String>) -> anyhow::Result<Ended> {
     preflight::check_node()?;
     preflight::raise_file_limit();
     let claim = preflight::claim_data_dir(&settings)?;
@@ -27,7 +27,7 @@ pub async fn run(settings: Settings, server: String, token: Option<String>) -> a
     let mut parts = Parts::new();
     node::start(&settings, access, &mut parts).await?;
     info!(node = settings.node_name, server, "the agent runs");
-    let outcome = parts.run_until(stop_signal()).await;
+    let outcome = parts.run_until(stop_or_renew(settings.pki_dir())).await;
     drop(claim);
     outcome
 }

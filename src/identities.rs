@@ -19,12 +19,18 @@ pub fn node_user(node_name: &str) -> String {
 
 /// A client that acts as a kubeconfig says.
 pub async fn client_of_kubeconfig(path: &Path) -> anyhow::Result<Client> {
+    client_and_authority(path).await.map(|(client, _)| client)
+}
+
+/// A client that acts as a kubeconfig says, and the authority that it trusts, PEM.
+pub async fn client_and_authority(path: &Path) -> anyhow::Result<(Client, String)> {
     let wrong = || format!("cannot use the kubeconfig {}", path.display());
     let kubeconfig = Kubeconfig::read_from(path).with_context(wrong)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(wrong)?;
-    Client::try_from(config).with_context(wrong)
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(wrong)?;
+    let authority: String =
+        config.root_cert.iter().flatten().map(|der| pki::certificate_to_pem(der)).collect();
+    Ok((Client::try_from(config).with_context(wrong)?, authority))
 }
 
 /// A client of a remote API server, with a certificate of its own.

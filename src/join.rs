@@ -3,6 +3,7 @@
 //! The first contact is verified: a server whose chain does not hold the authority with the token's hash is refused.
 //! Later starts need no token, the certificates are on disk; those that are due are renewed with the old ones.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tracing::{info, warn};
 
 use crate::identities;
+use crate::node::NodeAccess;
 use crate::settings::Settings;
 
 const CONTACT_ATTEMPTS: u32 = 60;
@@ -69,20 +71,43 @@ pub async fn ensure_membership(
             pair
         }
     };
-    let mut serving_leaf = client_leaf;
-    serving_leaf.usage = Usage::Server;
-    serving_leaf.dns_names = vec![settings.node_name.clone()];
-    serving_leaf.addresses = vec![settings.node_ip];
-    let serving_pair = match store.load("kubelet-serving", &serving_leaf, now)? {
-        Some(pair) => pair,
-        None => {
-            let client = identities::client_of_certificate(server, &authority_pem, &client_pair)?;
-            let pair = request_certificate(&client, &serving_leaf, SERVING_SIGNER).await?;
-            store.store("kubelet-serving", &pair)?;
-            pair
-        }
-    };
+    let client = identities::client_of_certificate(server, &authority_pem, &client_pair)?;
+    let serving_pair = ensure_serving_pair(settings, &client).await?;
     Ok(Membership { authority_pem, client_pair, serving_pair })
+}
+
+/// What an agent needs that runs alone, as the user of a kubeconfig.
+pub async fn access_of_kubeconfig(settings: &Settings, path: &Path) -> anyhow::Result<NodeAccess> {
+    let (client, authority_pem) = identities::client_and_authority(path).await?;
+    let serving_pair = ensure_serving_pair(settings, &client).await?;
+    Ok(NodeAccess {
+        kubelet: client.clone(),
+        proxy: client.clone(),
+        dns: client,
+        authority_pem,
+        serving_pair,
+    })
+}
+
+/// The certificate that the agent API shows: the stored one, or a new one that the cluster signs.
+async fn ensure_serving_pair(settings: &Settings, client: &Client) -> anyhow::Result<CertificateAndKey> {
+    let store = NodePki::new(settings.pki_dir());
+    let leaf = serving_leaf(settings);
+    if let Some(pair) = store.load("kubelet-serving", &leaf, Timestamp::now())? {
+        return Ok(pair);
+    }
+    let pair = request_certificate(client, &leaf, SERVING_SIGNER).await?;
+    store.store("kubelet-serving", &pair)?;
+    Ok(pair)
+}
+
+/// What the certificate of a node's agent API says.
+pub fn serving_leaf(settings: &Settings) -> Leaf {
+    let mut leaf = Leaf::client(&identities::node_user(&settings.node_name), Some(identities::NODES_GROUP));
+    leaf.usage = Usage::Server;
+    leaf.dns_names = vec![settings.node_name.clone()];
+    leaf.addresses = vec![settings.node_ip];
+    leaf
 }
 
 /// Who asks for the client certificate: the node itself while its old certificate lives, else the token.
@@ -96,7 +121,7 @@ fn requester(
         Some(token) => identities::client_of_token(server, authority_pem, &token.bootstrap.to_string()),
         None => {
             let (certificate, key) = store.paths("kubelet-client");
-            let read = |path: &std::path::Path| {
+            let read = |path: &Path| {
                 std::fs::read_to_string(path)
                     .with_context(|| format!("{} is needed to renew, or a new --token", path.display()))
             };

@@ -11,6 +11,7 @@ mod identities;
 mod join;
 mod node;
 mod preflight;
+mod renewal;
 mod roles;
 mod server;
 mod service;
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::{Cli, Command};
+use roles::Ended;
 
 /// Small, because what the system does is wait: bounded stacks and allocator arenas instead of one set per core.
 const WORKER_THREADS: usize = 2;
@@ -100,7 +102,7 @@ fn on_workers<F>(
     role: impl FnOnce(settings::Settings) -> F,
 ) -> anyhow::Result<()>
 where
-    F: Future<Output = anyhow::Result<()>>,
+    F: Future<Output = anyhow::Result<Ended>>,
 {
     let settings = settings::Settings::resolve(options)?;
     telemetry::start(&settings.log_level)?;
@@ -110,7 +112,10 @@ where
         .thread_name("gantry")
         .enable_all()
         .build()?;
-    let outcome = workers.block_on(role(settings));
+    let ended = workers.block_on(role(settings));
     workers.shutdown_timeout(std::time::Duration::from_secs(5));
-    outcome
+    match ended? {
+        Ended::Stopped => Ok(()),
+        Ended::Renewing => renewal::start_over().map(|never| match never {}),
+    }
 }

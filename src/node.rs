@@ -31,6 +31,20 @@ pub struct NodeAccess {
 
 /// Starts everything that a node runs.
 pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -> anyhow::Result<()> {
+    start_kubelet(settings, &access, parts).await?;
+    start_proxy(settings, access.proxy, parts)?;
+    let mut dns = network::dns::Config::new(&settings.instance, CLUSTER_DOMAIN, settings.dns_address());
+    dns.cluster_networks = vec![cidr(&settings.pod_cidr)?, cidr(&settings.service_cidr)?];
+    parts.start("cluster DNS", network::dns::run(dns, access.dns, parts.shutdown()));
+    Ok(())
+}
+
+/// Starts the agent with the pod network and, unless another is named, the container runtime below it.
+pub async fn start_kubelet(
+    settings: &Settings,
+    access: &NodeAccess,
+    parts: &mut Parts,
+) -> anyhow::Result<()> {
     let ip = node_ipv4(settings)?;
     let pods = cidr(&settings.pod_cidr)?;
     let services = cidr(&settings.service_cidr)?;
@@ -47,7 +61,7 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
         }
         None => embedded_runtime::endpoint(settings)?,
     };
-    let mut kubelet = kubelet_config(settings, &access, endpoint)?;
+    let mut kubelet = kubelet_config(settings, access, endpoint)?;
     if settings.runtime_endpoint.is_none() {
         let runtime = Arc::new(embedded_runtime::start(settings, network, parts.shutdown()).await?);
         kubelet.image_loader = Some(Arc::new(Archives(runtime)));
@@ -56,14 +70,16 @@ pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -
         kubelet.image_loader =
             Some(Arc::new(kubelet::ContainerdLoader::new(&kubelet.runtime_endpoint, scratch)));
     }
-    parts.start("kubelet", kubelet::run(kubelet, access.kubelet, parts.shutdown()));
-    let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, ip);
-    proxy.cluster_cidr = Some(pods);
-    proxy.service_cidr = Some(services);
-    parts.start("kube-proxy", kube_proxy::run(proxy, access.proxy, parts.shutdown()));
-    let mut dns = network::dns::Config::new(&settings.instance, CLUSTER_DOMAIN, settings.dns_address());
-    dns.cluster_networks = vec![pods, services];
-    parts.start("cluster DNS", network::dns::run(dns, access.dns, parts.shutdown()));
+    parts.start("kubelet", kubelet::run(kubelet, access.kubelet.clone(), parts.shutdown()));
+    Ok(())
+}
+
+/// Starts the service proxy.
+pub fn start_proxy(settings: &Settings, client: kube::Client, parts: &mut Parts) -> anyhow::Result<()> {
+    let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, node_ipv4(settings)?);
+    proxy.cluster_cidr = Some(cidr(&settings.pod_cidr)?);
+    proxy.service_cidr = Some(cidr(&settings.service_cidr)?);
+    parts.start("kube-proxy", kube_proxy::run(proxy, client, parts.shutdown()));
     Ok(())
 }
 

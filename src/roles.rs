@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use pki::CertificateAndKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -11,11 +11,20 @@ use tracing::{error, info, warn};
 
 use crate::cli::Role;
 use crate::control_plane::{self, ControlPlane};
-use crate::settings::{KUBERNETES_VERSION, Settings};
-use crate::{identities, preflight};
+use crate::settings::Settings;
+use crate::{identities, join, node, preflight, renewal};
 
 /// Parts that have not drained after so long are left to their fate.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Why a role ended, when nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// To start over with new certificates.
+    Renewing,
+}
 
 /// The running parts of this process.
 pub struct Parts {
@@ -58,7 +67,10 @@ impl Parts {
     }
 
     /// Runs until `stop` is ready or a part ends by itself, then drains all.
-    pub async fn run_until(mut self, stop: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    pub async fn run_until(
+        mut self,
+        stop: impl Future<Output = anyhow::Result<Ended>>,
+    ) -> anyhow::Result<Ended> {
         let outcome = tokio::select! {
             stopped = stop => stopped,
             Some(ended) = self.tasks.join_next() => match ended {
@@ -84,8 +96,16 @@ impl Parts {
     }
 }
 
+/// Ready when the process is asked to stop, or a certificate in the directory is due.
+pub async fn stop_or_renew(certificates: std::path::PathBuf) -> anyhow::Result<Ended> {
+    tokio::select! {
+        stopped = stop_signal() => stopped,
+        () = renewal::due(certificates) => Ok(Ended::Renewing),
+    }
+}
+
 /// Ready when the process is asked to stop.
-pub async fn stop_signal() -> anyhow::Result<()> {
+pub async fn stop_signal() -> anyhow::Result<Ended> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The terminal that started a foreground server may go away.
@@ -98,11 +118,11 @@ pub async fn stop_signal() -> anyhow::Result<()> {
         }
     }
     info!("stopping");
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
 /// Runs one role alone.
-pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
+pub async fn run(role: Role, settings: Settings) -> anyhow::Result<Ended> {
     preflight::raise_file_limit();
     let mut parts = Parts::new();
     match role {
@@ -111,7 +131,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
             let control_plane = ControlPlane::build(&settings).await?;
             let shutdown = parts.shutdown();
             parts.start("apiserver", control_plane.serve(shutdown));
-            let outcome = parts.run_until(stop_signal()).await;
+            let outcome = parts.run_until(stop_or_renew(settings.pki_dir())).await;
             drop(claim);
             return outcome;
         }
@@ -129,10 +149,18 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
             let authority = CertificateAndKey { certificate_pem: read(&certificate)?, key_pem: read(&key)? };
             parts.controller_manager(&settings, authority, client);
         }
-        Role::Kubelet(_) | Role::KubeProxy(_) => {
-            bail!(
-                "this role alone is not there yet; run `gantry agent`, which holds it (API {KUBERNETES_VERSION})"
-            )
+        Role::Kubelet(options) => {
+            preflight::check_node()?;
+            let claim = preflight::claim_data_dir(&settings)?;
+            let access = join::access_of_kubeconfig(&settings, &options.kubeconfig).await?;
+            node::start_kubelet(&settings, &access, &mut parts).await?;
+            let outcome = parts.run_until(stop_or_renew(settings.pki_dir())).await;
+            drop(claim);
+            return outcome;
+        }
+        Role::KubeProxy(options) => {
+            let client = identities::client_of_kubeconfig(&options.kubeconfig).await?;
+            node::start_proxy(&settings, client, &mut parts)?;
         }
     }
     parts.run_until(stop_signal()).await

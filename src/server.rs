@@ -2,17 +2,17 @@
 
 use anyhow::Context;
 use jiff::Timestamp;
-use pki::{Leaf, NodePki, Usage};
+use pki::NodePki;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::control_plane::ControlPlane;
 use crate::node::{self, NodeAccess};
-use crate::roles::{Parts, stop_signal};
+use crate::roles::{Ended, Parts, stop_or_renew};
 use crate::settings::Settings;
-use crate::{identities, preflight, service};
+use crate::{identities, join, preflight, service};
 
-pub async fn run(settings: Settings, no_agent: bool) -> anyhow::Result<()> {
+pub async fn run(settings: Settings, no_agent: bool) -> anyhow::Result<Ended> {
     leave_session();
     if !no_agent {
         preflight::check_node()?;
@@ -32,21 +32,21 @@ pub async fn run(settings: Settings, no_agent: bool) -> anyhow::Result<()> {
     }
     info!(instance = settings.instance, url = settings.local_url(), "gantry serves");
     let ended = tokio::select! {
-        outcome = parts.run_until(stop_signal()) => outcome,
-        outcome = &mut api => return outcome.context("the API server panicked")?,
+        outcome = parts.run_until(stop_or_renew(settings.pki_dir())) => outcome,
+        outcome = &mut api => {
+            outcome.context("the API server panicked")??;
+            anyhow::bail!("the API server ended by itself")
+        }
     };
     serving.cancel();
     let served = api.await.context("the API server panicked")?;
     drop(claim);
-    ended.and(served)
+    served.and(ended)
 }
 
 /// What the server's own agent needs: identities in this process, and a serving certificate.
 fn local_access(settings: &Settings, control_plane: &ControlPlane) -> anyhow::Result<NodeAccess> {
-    let mut leaf = Leaf::client(&identities::node_user(&settings.node_name), Some(identities::NODES_GROUP));
-    leaf.usage = Usage::Server;
-    leaf.dns_names = vec![settings.node_name.clone()];
-    leaf.addresses = vec![settings.node_ip];
+    let leaf = join::serving_leaf(settings);
     let store = NodePki::new(settings.pki_dir());
     let now = Timestamp::now();
     let serving_pair = match store.load("kubelet-serving", &leaf, now)? {

@@ -188,9 +188,9 @@ fn still_good(pair: &CertificateAndKey, leaf: &Leaf, now: Timestamp) -> bool {
     if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
         return false;
     }
-    let (begin, end) =
-        (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
-    if now.as_second() < begin || now.as_second() > end - (end - begin) / 3 {
+    let begin = certificate.validity().not_before.timestamp();
+    let Ok(due) = crate::renewal::due(certificate.validity()) else { return false };
+    if now.as_second() < begin || now > due {
         return false;
     }
     let names = certificate.subject_alternative_name().ok().flatten();

@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod kubeconfig;
 mod pinned;
+mod renewal;
 mod request;
 mod token;
 
@@ -24,6 +25,7 @@ pub use directory::{ClusterPki, NodePki, ServerNames};
 pub use error::PkiError;
 pub use files::write_private;
 pub use kubeconfig::{Kubeconfig, User};
-pub use pinned::{PinnedAuthority, fingerprint_of_pem};
+pub use pinned::{PinnedAuthority, certificate_to_pem, fingerprint_of_pem};
+pub use renewal::renewal_due;
 pub use request::{CertificateRequest, common_name, organizations};
 pub use token::{BootstrapToken, JoinToken};

@@ -19,6 +19,11 @@ pub fn fingerprint_of_pem(certificate_pem: &str) -> Result<String, PkiError> {
     Ok(fingerprint(&pem.contents))
 }
 
+/// A certificate's DER bytes as PEM.
+pub fn certificate_to_pem(der: &[u8]) -> String {
+    crate::der::pem("CERTIFICATE", der)
+}
+
 fn fingerprint(der: &[u8]) -> String {
     hex::encode(Sha256::digest(der))
 }
@@ -44,7 +49,7 @@ impl PinnedAuthority {
 
     /// The authority's certificate as PEM, once a handshake has succeeded.
     pub fn authority_pem(&self) -> Option<String> {
-        self.seen.lock().as_ref().map(|certificate| crate::der::pem("CERTIFICATE", certificate))
+        self.seen.lock().as_ref().map(|certificate| certificate_to_pem(certificate))
     }
 
     /// A TLS client configuration that verifies by this.
