@@ -70,7 +70,7 @@ impl LastSeen {
             if is {
                 *last = Some(Instant::now());
             }
-            last.is_some_and(|at| at.elapsed() < transition)
+            is || last.is_some_and(|at| at.elapsed() < transition)
         };
         Pressure {
             memory: hold(&mut self.memory, now.memory),

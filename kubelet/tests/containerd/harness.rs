@@ -50,7 +50,7 @@ impl Harness {
         let mut harness =
             Self { client, directory, containerd, node_client, authority: cluster.authority, agent: None };
         harness.start_agent();
-        harness.eventually("the node to be ready", async |h| h.node_is_ready().await).await;
+        harness.eventually("the node to be ready", async |h| h.node_has("Ready").await).await;
         Some(harness)
     }
 
@@ -68,6 +68,11 @@ impl Harness {
     }
 
     pub fn start_agent(&mut self) {
+        self.start_agent_with(|_| {});
+    }
+
+    /// With other settings.
+    pub fn start_agent_with(&mut self, change: impl FnOnce(&mut kubelet::Config)) {
         let node_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let mut leaf = Leaf::client(NODE, None);
         leaf.usage = Usage::Server;
@@ -82,6 +87,7 @@ impl Harness {
         config.cgroup_root = format!("/{}", self.cgroup());
         let scratch = self.directory.path().join("scratch");
         config.image_loader = Some(Arc::new(kubelet::ContainerdLoader::new(self.socket(), scratch)));
+        change(&mut config);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(kubelet::run(config, self.node_client.clone(), shutdown.clone()));
         self.agent = Some((shutdown, task));
@@ -138,12 +144,13 @@ impl Harness {
         }
     }
 
-    async fn node_is_ready(&self) -> bool {
+    /// Whether a condition of the node is true.
+    pub async fn node_has(&self, condition: &str) -> bool {
         let node =
             Api::<k8s_openapi::api::core::v1::Node>::all(self.client.clone()).get_opt(NODE).await.unwrap();
         let conditions =
             node.and_then(|node| node.status).and_then(|status| status.conditions).unwrap_or_default();
-        conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
+        conditions.iter().any(|c| c.type_ == condition && c.status == "True")
     }
 
     /// Loads an image the way a user does: through the API server's proxy to the agent.
@@ -198,7 +205,7 @@ impl Harness {
         for point in
             table.lines().rev().filter_map(|line| line.split(' ').nth(4)).filter(|p| p.starts_with(&below))
         {
-            drop(nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH));
+            nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH).ok();
         }
     }
 }

@@ -5,6 +5,9 @@
 mod archives;
 mod harness;
 
+use std::time::Duration;
+
+use futures::{AsyncBufReadExt, TryStreamExt};
 use harness::Harness;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -34,6 +37,8 @@ async fn pods_live_and_end_as_users_expect_and_leave_nothing() {
     a_pod_with_volumes_and_variables_runs_and_refreshes(&harness).await;
     what_ends_is_told_and_what_fails_says_why(&harness).await;
     containers_outlive_the_agent_and_orphans_do_not(&mut harness).await;
+    large_logs_are_rotated_under_their_readers(&mut harness).await;
+    a_node_short_of_memory_says_so_and_evicts(&mut harness).await;
 
     harness.eventually("nothing to be left", async |h| h.containers().is_empty()).await;
     assert_eq!(harness.leftovers(), Vec::<String>::new());
@@ -136,4 +141,47 @@ async fn containers_outlive_the_agent_and_orphans_do_not(harness: &mut Harness) 
     assert_eq!(container(&after, 0)["restartCount"], 0);
     assert!(harness.containers().iter().all(|id| running.contains(id)));
     harness.delete("kept").await;
+}
+
+async fn large_logs_are_rotated_under_their_readers(harness: &mut Harness) {
+    harness.stop_agent().await;
+    harness.start_agent_with(|config| config.container_log_max_bytes = 8 << 10);
+    let script = "i=0; while [ $i -lt 1500 ]; do i=$((i+1)); echo line $i; sleep 0.01; done; sleep 1000";
+    let talker = json!({"containers": [{"name": "a", "image": "box:v1", "command": ["sh", "-c", script]}]});
+    let pod = harness.create("talker", talker).await;
+    harness.wait_for("talker", "to run", |s| s["phase"] == "Running").await;
+    let following = LogParams { follow: true, ..LogParams::default() };
+    let mut lines = harness.pods().log_stream("talker", &following).await.unwrap().lines();
+    let reading = async {
+        for number in 1..=1500 {
+            let line = lines.try_next().await.unwrap().unwrap();
+            assert_eq!(line, format!("line {number}"), "no line is lost or doubled over a rotation");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap();
+    let uid = pod.metadata.uid.unwrap();
+    let logs = harness.directory.path().join("logs").join(format!("default_talker_{uid}")).join("a");
+    let files = std::fs::read_dir(logs).unwrap().count();
+    assert!(files > 1, "the log was rotated");
+    harness.delete("talker").await;
+}
+
+async fn a_node_short_of_memory_says_so_and_evicts(harness: &mut Harness) {
+    let sleeper = json!({"containers": [{"name": "a", "image": "box:v1", "command": ["sleep", "1000"]}]});
+    harness.create("victim", sleeper).await;
+    harness.wait_for("victim", "to be ready", is_ready).await;
+    harness.stop_agent().await;
+    harness.start_agent_with(|config| {
+        config.eviction.memory_available_bytes = 1 << 60;
+        config.eviction.interval = Duration::from_millis(200);
+        config.eviction.transition = Duration::ZERO;
+    });
+    harness.eventually("memory pressure", async |h| h.node_has("MemoryPressure").await).await;
+    let status = harness.wait_for("victim", "to be evicted", |s| s["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "Evicted");
+    let disrupted = status["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "DisruptionTarget");
+    assert!(disrupted, "its controller forgives the failure: {status:#}");
+    harness.stop_agent().await;
+    harness.start_agent();
+    harness.delete("victim").await;
 }
