@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::admission::{
-    AdmissionChain, Certificates, DefaultTolerations, NamespaceLifecycle, NodeRestriction, NotReadyTaint,
-    Priority, RightsEscalation, ServiceAccount,
+    AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger, NamespaceLifecycle,
+    NodeRestriction, NotReadyTaint, Priority, RightsEscalation, RuntimeClass, ServiceAccount,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
@@ -36,11 +36,14 @@ impl Plugins {
         ]);
         let admission = AdmissionChain::new(vec![
             Arc::new(NamespaceLifecycle::new(objects.clone())),
+            Arc::new(LimitRanger::new(objects.clone())),
             Arc::new(ServiceAccount::new(objects.clone())),
             Arc::new(NodeRestriction::new(objects.clone(), authorizers.clone())),
             Arc::new(NotReadyTaint),
             Arc::new(Priority::new(objects.clone())),
             Arc::new(DefaultTolerations),
+            Arc::new(DefaultStorageClass::new(objects.clone())),
+            Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
         ]);

@@ -6,10 +6,13 @@
 
 mod certificates;
 mod escalation;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod runtime_class;
 mod service_account;
+mod storage_class;
 mod tolerations;
 
 use std::sync::Arc;
@@ -21,10 +24,13 @@ use serde_json::Value;
 
 pub use certificates::Certificates;
 pub use escalation::RightsEscalation;
+pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use priority::Priority;
+pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use storage_class::DefaultStorageClass;
 pub use tolerations::{DefaultTolerations, NotReadyTaint};
 
 use crate::auth::UserInfo;

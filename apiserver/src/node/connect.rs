@@ -16,7 +16,9 @@ use super::agent::{AgentAddress, Upstream};
 use super::route::{Route, route};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::auth::UserInfo;
+use crate::authz::Attributes;
 use crate::http::query::Query;
+use crate::http::request_info::RequestInfo;
 use crate::http::respond::Failure;
 use crate::http::{BoxError, Request, Response, body};
 use crate::pipeline::{Core, Target, method_not_allowed};
@@ -75,6 +77,9 @@ pub(crate) async fn connect(
     if !target.subresource().is_some_and(|s| s.verbs.contains(&verb)) {
         return Err(method_not_allowed());
     }
+    if verb == Verb::Get && matches!(kind, Connect::Exec | Connect::Attach | Connect::PortForward) {
+        require_create(core, &user, &target).await?;
+    }
     admit(core, &user, &target, kind).await?;
     let route = route(core, query, request.uri(), &target, kind)?;
     let upstream = if route.is_agent {
@@ -93,6 +98,23 @@ pub(crate) async fn connect(
         return Err(log_failure(response).await);
     }
     Ok(response)
+}
+
+/// WebSockets begin with a GET, but to run something in a pod is more than to read: it needs `create` whatever the
+/// method, as upstream.
+async fn require_create(core: &Core, user: &UserInfo, target: &Target) -> Result<(), ApiError> {
+    let info = RequestInfo {
+        is_resource: true,
+        verb: "create",
+        group: target.version.group.clone(),
+        version: target.version.version.clone(),
+        namespace: target.namespace.clone(),
+        resource: target.row.plural.clone(),
+        subresource: target.subresource.clone(),
+        name: target.name.clone(),
+        ..RequestInfo::default()
+    };
+    core.authorizers.require(&Attributes { user, info: &info }).await
 }
 
 /// A pod or an endpoint that claims an address of this machine must not lead a caller there.

@@ -1,4 +1,4 @@
-//! Who may do what, and who is who: the API server as its users meet it, in one process over the embedded store, over
+//! Who may do what, who is who, and what admission says: the API server as its users meet it, in one process over the embedded store, over
 //! real TLS where credentials matter.
 
 #![allow(
@@ -15,6 +15,7 @@ mod cluster;
 mod credentials;
 mod escalation;
 mod impersonation;
+mod limits;
 mod nodes;
 mod reviews;
 mod speed;
