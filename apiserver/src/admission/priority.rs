@@ -1,4 +1,4 @@
-//! A pod's priority comes from the class that it names, or from the default class.
+//! A pod's priority comes from the class that it names, or from the default class, of which there is one.
 
 use api::ApiError;
 use async_trait::async_trait;
@@ -58,5 +58,21 @@ impl Admission for Priority {
         let policy = class.as_ref().and_then(|class| class["preemptionPolicy"].as_str());
         spec.entry("preemptionPolicy").or_insert_with(|| policy.unwrap_or("PreemptLowerPriority").into());
         Ok(())
+    }
+    async fn validate(&self, request: &AdmissionRequest<'_>, class: Option<&Value>) -> Result<(), ApiError> {
+        let Some(class) = class.filter(|class| class["globalDefault"] == true) else { return Ok(()) };
+        if !request.is("scheduling.k8s.io", "priorityclasses") {
+            return Ok(());
+        }
+        self.objects.catch_up().await;
+        let others = self.objects.list(CLASSES, "").into_iter();
+        let mut others = others.filter(|other| api::object::name(other) != api::object::name(class));
+        match others.find(|other| other["globalDefault"] == true) {
+            Some(other) => Err(request.forbidden(&format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                api::object::name(&other)
+            ))),
+            None => Ok(()),
+        }
     }
 }

@@ -87,3 +87,25 @@ async fn to_run_something_in_a_pod_needs_create_whatever_the_method() {
         assert!(message.contains(&format!("cannot create resource \"pods/{way}\"")), "{message}");
     }
 }
+
+#[tokio::test]
+async fn there_is_one_default_priority_and_pods_get_it() {
+    let cluster = Cluster::start().await;
+    cluster.account("default", "default").await;
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class = |name: &str| {
+        json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1", "metadata": {"name": name},
+            "value": 100, "globalDefault": true})
+    };
+    cluster.admin().post(classes, &class("normal")).await.expect(201);
+    let message = cluster.admin().post(classes, &class("other")).await.refused();
+    assert!(
+        message.ends_with("PriorityClass normal is already marked as default. Only one default can exist")
+    );
+    cluster.admin().merge(&format!("{classes}/normal"), &json!({"description": "x"})).await.expect(200);
+    let made = cluster.admin().post(PODS, &pod("p", json!({}))).await.expect(201);
+    assert_eq!(
+        (&made["spec"]["priority"], &made["spec"]["priorityClassName"]),
+        (&json!(100), &json!("normal"))
+    );
+}

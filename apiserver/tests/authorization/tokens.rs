@@ -225,3 +225,19 @@ async fn no_forged_token_is_taken() {
     }
     assert_eq!(code(&cluster, &token).await, 201);
 }
+
+#[tokio::test]
+async fn others_verify_tokens_with_the_published_keys() {
+    let cluster = cluster_with_account().await;
+    let token = issue(&cluster, json!({"audiences": ["vault"]})).await;
+    let keys = cluster.admin().get("/openid/v1/jwks").await.expect(200);
+    let key: jsonwebtoken::jwk::Jwk = serde_json::from_value(keys["keys"][0].clone()).unwrap();
+    let header = jsonwebtoken::decode_header(&token).unwrap();
+    assert_eq!(header.kid, key.common.key_id);
+    let mut rules = jsonwebtoken::Validation::new(Algorithm::ES256);
+    rules.set_issuer(&[ISSUER]);
+    rules.set_audience(&["vault"]);
+    let key = jsonwebtoken::DecodingKey::from_jwk(&key).unwrap();
+    let read = jsonwebtoken::decode::<Value>(&token, &key, &rules).unwrap();
+    assert_eq!(read.claims["sub"], "system:serviceaccount:default:robot");
+}
