@@ -132,9 +132,16 @@ impl Agent {
         message: impl Into<String>,
     ) {
         let field = |list: &str, name: &str| format!("spec.{list}{{{name}}}");
-        let is_init = |name: &str| pod.init_containers().iter().any(|c| c.name == name);
-        let field_path =
-            container.map(|name| field(if is_init(name) { "initContainers" } else { "containers" }, name));
+        let list = |name: &str| {
+            if pod.init_containers().iter().any(|c| c.name == name) {
+                "initContainers"
+            } else if pod.spec().containers.iter().any(|c| c.name == name) {
+                "containers"
+            } else {
+                "ephemeralContainers"
+            }
+        };
+        let field_path = container.map(|name| field(list(name), name));
         let about = ObjectReference {
             api_version: Some("v1".to_string()),
             kind: Some("Pod".to_string()),

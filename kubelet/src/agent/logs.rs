@@ -49,7 +49,7 @@ pub(super) async fn serve(
     Query(options): Query<Options>,
 ) -> Result<Response, Refusal> {
     let pod = find(&agent, &namespace, &name)?;
-    if !pod.all_containers().any(|c| c.name == container) {
+    if pod.container(&container).is_none() {
         let message = format!("container \"{container}\" not found in pod \"{name}\"");
         return Err(Refusal::new(StatusCode::NOT_FOUND, message));
     }
@@ -117,7 +117,9 @@ async fn choose(agent: &Agent, pod: &Pod, name: &str, previous: bool) -> Result<
 fn status_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten()).find(|c| c.name == name)
+    let mains = status.container_statuses.iter().flatten();
+    let debugging = status.ephemeral_container_statuses.iter().flatten();
+    init.chain(mains).chain(debugging).find(|c| c.name == name)
 }
 
 fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
@@ -132,7 +134,9 @@ async fn container_ended(mailbox: Arc<Mailbox>, id: &str) {
     let runs = |pod: &Arc<Pod>| {
         let status = pod.status.as_ref();
         let all = status.iter().flat_map(|s| {
-            s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+            let mains = s.container_statuses.iter().flatten();
+            let init = s.init_container_statuses.iter().flatten();
+            mains.chain(init).chain(s.ephemeral_container_statuses.iter().flatten())
         });
         // Until the worker has seen the container, it is taken to run.
         let mut of_this =

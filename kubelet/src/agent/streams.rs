@@ -88,7 +88,7 @@ pub(super) async fn attach(
     let (pod, id) = running(&agent, &namespace, &pod, &container).await?;
     let mut options = CommandOptions::from_query(request.uri().query());
     // Whether there is a terminal is the container's affair.
-    options.tty = pod.all_containers().any(|c| c.name == container && c.tty == Some(true));
+    options.tty = pod.container(&container).is_some_and(|c| c.tty == Some(true));
     options.stderr &= !options.tty;
     let url = agent
         .cri

@@ -145,6 +145,11 @@ impl Decider<'_> {
             self.decision.over = true;
             return;
         }
+        for container in self.pod.ephemeral_containers() {
+            if self.runtime.latest(&container.name).is_none_or(|c| c.state == RunState::Created) {
+                self.start(&container);
+            }
+        }
         if !self.init_containers(sandbox) {
             return;
         }

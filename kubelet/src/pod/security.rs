@@ -53,6 +53,14 @@ pub fn namespaces(pod: &Pod) -> NamespaceOption {
     }
 }
 
+/// Lets a container see the processes of another one.
+pub fn join_processes(security: &mut LinuxContainerSecurityContext, container_id: String) {
+    if let Some(namespaces) = &mut security.namespace_options {
+        namespaces.pid = NamespaceMode::Target as i32;
+        namespaces.target_id = container_id;
+    }
+}
+
 /// The groups that all of a pod's processes are in.
 pub fn supplemental_groups(pod: &Pod) -> Vec<i64> {
     let context = pod_context(pod);

@@ -1,7 +1,7 @@
 //! What a pod's object says, in the words the agent needs.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::quantity;
@@ -77,6 +77,10 @@ pub trait PodExt {
     fn init_containers(&self) -> &[Container];
     /// Init and main containers.
     fn all_containers(&self) -> impl Iterator<Item = &Container>;
+    /// The containers that were added for debugging, as containers that are never started again.
+    fn ephemeral_containers(&self) -> Vec<Container>;
+    /// A container of any kind.
+    fn container(&self, name: &str) -> Option<Container>;
     /// The pod's restart policy.
     fn restart_policy(&self) -> RestartPolicy;
     /// Seconds between the stop signal and the kill.
@@ -126,6 +130,15 @@ impl PodExt for Pod {
         self.init_containers().iter().chain(&self.spec().containers)
     }
 
+    fn ephemeral_containers(&self) -> Vec<Container> {
+        self.spec().ephemeral_containers.iter().flatten().map(as_container).collect()
+    }
+
+    fn container(&self, name: &str) -> Option<Container> {
+        let known = self.all_containers().find(|c| c.name == name).cloned();
+        known.or_else(|| self.ephemeral_containers().into_iter().find(|c| c.name == name))
+    }
+
     fn restart_policy(&self) -> RestartPolicy {
         RestartPolicy::parse(self.spec().restart_policy.as_deref().unwrap_or_default())
     }
@@ -160,6 +173,29 @@ impl PodExt for Pod {
         let seconds = self.spec().active_deadline_seconds?;
         let start = self.status.as_ref()?.start_time.as_ref()?.0;
         start.checked_add(SignedDuration::from_secs(seconds)).ok()
+    }
+}
+
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let ephemeral = ephemeral.clone();
+    Container {
+        name: ephemeral.name,
+        image: ephemeral.image,
+        image_pull_policy: ephemeral.image_pull_policy,
+        command: ephemeral.command,
+        args: ephemeral.args,
+        working_dir: ephemeral.working_dir,
+        env: ephemeral.env,
+        env_from: ephemeral.env_from,
+        volume_mounts: ephemeral.volume_mounts,
+        security_context: ephemeral.security_context,
+        stdin: ephemeral.stdin,
+        stdin_once: ephemeral.stdin_once,
+        tty: ephemeral.tty,
+        termination_message_path: ephemeral.termination_message_path,
+        termination_message_policy: ephemeral.termination_message_policy,
+        restart_policy: Some("Never".to_string()),
+        ..Container::default()
     }
 }
 

@@ -45,7 +45,8 @@ impl Lookup for Held {
 /// Everything that a pod refers to.
 fn keys(pod: &Pod) -> Vec<Key> {
     let mut found = volume::references(pod);
-    for container in pod.all_containers() {
+    let debugging = pod.ephemeral_containers();
+    for container in pod.all_containers().chain(&debugging) {
         let (maps, secrets) = env::references(container);
         found.extend(maps.into_iter().map(|name| (Kind::ConfigMap, name.to_string())));
         found.extend(secrets.into_iter().map(|name| (Kind::Secret, name.to_string())));
@@ -126,7 +127,7 @@ impl Worker {
     /// Makes and starts a container. Always worth another look.
     pub(super) async fn start_container(&mut self, name: &str, restart_count: u32) -> bool {
         let pod = self.pod.clone();
-        let Some(container) = pod.all_containers().find(|c| c.name == name) else { return false };
+        let Some(container) = &pod.container(name) else { return false };
         let image = container.image.clone().unwrap_or_default();
         if !self.volumes.is_complete(&pod) && !self.prepare().await {
             return false;
@@ -235,7 +236,11 @@ impl Worker {
         let env = env::build(pod, container, &variables, &around, held).map_err(misconfigured)?;
         check_user(pod, container, image).map_err(misconfigured)?;
         let seccomp_root = config::seccomp_root(config);
-        let security = security::of_container(pod, container, (image.uid, &image.username), &seccomp_root);
+        let mut security =
+            security::of_container(pod, container, (image.uid, &image.username), &seccomp_root);
+        if let Some(target) = self.debugged(pod, container) {
+            security::join_processes(&mut security, target);
+        }
         Ok(config::Parts {
             restart_count,
             image_id: image.id.clone(),
@@ -251,6 +256,13 @@ impl Worker {
             hosts_file: mounts::hosts_file(config, pod, container, &around.pod_ips).map_err(misconfigured)?,
             message_file: mounts::message_file(config, pod, container).map_err(misconfigured)?,
         })
+    }
+
+    /// The container whose processes a debugging container is to see.
+    fn debugged(&self, pod: &Pod, container: &Container) -> Option<String> {
+        let mut debugging = pod.spec().ephemeral_containers.iter().flatten();
+        let target = debugging.find(|c| c.name == container.name)?.target_container_name.as_ref()?;
+        self.runtime.latest(target).map(|record| record.id.clone())
     }
 
     /// Runs the postStart hook; one that fails ends the container.

@@ -84,6 +84,16 @@ pub fn build(view: &View<'_>) -> PodStatus {
     }
     let mains = pod.spec().containers.iter().map(|c| container_status(view, c, false, init_done)).collect();
     status.container_statuses = Some(mains);
+    let debugging = pod.ephemeral_containers();
+    if !debugging.is_empty() {
+        // They are never ready: nothing waits for them.
+        let told = |c: &Container| ContainerStatus {
+            ready: false,
+            started: None,
+            ..container_status(view, c, false, init_done)
+        };
+        status.ephemeral_container_statuses = Some(debugging.iter().map(told).collect());
+    }
     status.phase = Some(phase(view, &status, before.phase.as_deref()).to_string());
     status.reason = before.reason.filter(|_| pod.is_over());
     status.message = before.message.filter(|_| pod.is_over());
@@ -124,7 +134,9 @@ pub fn seconds(time: Timestamp) -> Timestamp {
 fn previous<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let init = status.init_container_statuses.iter().flatten();
-    init.chain(status.container_statuses.iter().flatten()).find(|c| c.name == name)
+    let mains = status.container_statuses.iter().flatten();
+    let debugging = status.ephemeral_container_statuses.iter().flatten();
+    init.chain(mains).chain(debugging).find(|c| c.name == name)
 }
 
 fn container_status(view: &View<'_>, container: &Container, init: bool, init_done: bool) -> ContainerStatus {

@@ -182,7 +182,7 @@ impl Worker {
         }
         self.probes.fit(&self.agent, &self.pod, &self.runtime, &mut self.memory, &self.mailbox, false);
         for name in self.memory.age_pulls(now) {
-            let image = self.pod.all_containers().find(|c| c.name == name).and_then(|c| c.image.clone());
+            let image = self.pod.container(&name).and_then(|c| c.image);
             let mut message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
             if let Some(failure) = self.memory.failures.get_mut(&name) {
                 failure.message = format!("{message}: ErrImagePull: {}", failure.message);

@@ -1,6 +1,6 @@
 //! The agent between a real API server and a real containerd: what users see of a pod's life, and what is left after it.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used)]
 
 mod archives;
 mod harness;
