@@ -21,7 +21,7 @@ mod tls;
 
 pub use listener::Listener;
 pub use log_file::tail as log_tail;
-pub use rotate::rotate_logs;
+pub use rotate::{rotate_logs, rotated as rotated_logs};
 pub use stats::{ContainerUsage, Measured};
 pub use tls::ServingCertificate;
 

@@ -1,5 +1,6 @@
 //! A pod's worker: the thin shell around the decisions.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::memory::Memory;
 use super::spec::PodExt;
 use super::status::{self, Verdict, View};
 use super::writer::StatusWriter;
+use crate::agent::rotated_logs;
 use crate::agent_state::Agent;
 use crate::cri::{CriError, PodRuntime};
 use crate::probe::{ProbeKind, Probes};
@@ -278,10 +280,29 @@ impl Worker {
                 self.done("stopping a sandbox", self.agent.cri.stop_sandbox(&id).await)
             }
             Action::RemoveContainer { id } => {
-                self.done("removing a container", self.agent.cri.remove_container(&id).await)
+                let removed = self.done("removing a container", self.agent.cri.remove_container(&id).await);
+                if removed {
+                    self.remove_log(&id);
+                }
+                removed
             }
             Action::RemoveSandbox { id } => {
                 self.done("removing a sandbox", self.agent.cri.remove_sandbox(&id).await)
+            }
+        }
+    }
+
+    /// Nobody can ask for the logs of a container that is gone.
+    fn remove_log(&self, id: &str) {
+        let record = self.runtime.containers.iter().find(|c| c.id == id);
+        let Some(path) = record.map(|c| PathBuf::from(&c.log_path)).filter(|path| path.is_absolute()) else {
+            return;
+        };
+        for file in rotated_logs(&path).into_iter().chain([path.clone()]) {
+            if let Err(error) = std::fs::remove_file(&file)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %file.display(), %error, "a log cannot be removed");
             }
         }
     }
