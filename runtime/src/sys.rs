@@ -62,6 +62,18 @@ pub(crate) fn reset_signals() -> nix::Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
+extern "C" fn on_unheeded_signal(_: libc::c_int) {}
+
+/// Lets a signal pass without effect on this process. Unlike an ignored signal, which stays ignored in every program that
+/// is run later, this ends with exec.
+pub(crate) fn pass_over_signal(signal: Signal) -> nix::Result<()> {
+    let action =
+        SigAction::new(SigHandler::Handler(on_unheeded_signal), SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: the handler does nothing.
+    unsafe { nix::sys::signal::sigaction(signal, &action)? };
+    Ok(())
+}
+
 /// Ignores a signal.
 pub(crate) fn ignore_signal(signal: Signal) -> nix::Result<()> {
     let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());

@@ -321,3 +321,27 @@ async fn much_use_should_leave_nothing_open_and_nobody_dead() {
     assert_eq!(children.split_whitespace().count(), 1, "only the container is left: {children}");
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn programs_should_start_with_no_signal_ignored_or_blocked() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let sandbox = node.sandbox("signals").await;
+    // Signals 32 and 33 are the C library's own, which nobody can set.
+    let script = "grep -E 'Sig(Blk|Ign)' /proc/self/status | busybox sed 's/[0-9a-f]\\{8\\}$/ &/; s/\\t.* /:/'; yes | head -n 1";
+    let id = node.run(&sandbox, &format!("{script}; sleep 1000")).await;
+    let expected = "SigBlk::00000000\nSigIgn::00000000\ny";
+    let standard = |text: String| text.replace(":80000000", ":00000000");
+    assert_eq!(standard(node.sh(&id, script).await), expected);
+    for _ in 0..100 {
+        if node.log(&id).await.len() == 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let log = node.log(&id).await.iter().map(|line| line[9..].to_owned()).collect::<Vec<_>>();
+    assert_eq!(standard(log.join("\n")), expected);
+    node.finish().await;
+}

@@ -96,7 +96,7 @@ pub(super) fn detach(directory: &Path, config: &ShimConfig) -> Result<(), SetupE
     dup2_stderr(&log).map_err(system)?;
     diagnostics::write_to(log);
     for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPIPE] {
-        sys::ignore_signal(signal).map_err(|error| SetupError::system("ignoring signals", error))?;
+        sys::pass_over_signal(signal).map_err(|error| SetupError::system("setting signals", error))?;
     }
     nix::sys::prctl::set_child_subreaper(true)
         .map_err(|error| SetupError::system("becoming a subreaper", error))?;
