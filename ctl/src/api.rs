@@ -1,6 +1,6 @@
 //! Requests as plain JSON trees: what the server says is shown as it is, whatever the kind.
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request, Response};
@@ -22,6 +22,9 @@ pub struct Refusal {
 fn describe(status: &Value) -> String {
     let message = status.get("message").and_then(Value::as_str).unwrap_or("the server gave no reason");
     match status.get("reason").and_then(Value::as_str) {
+        Some("Unauthorized") => format!(
+            "error: You must be logged in to the server (Unauthorized): the token or client certificate was refused; it may have expired, or be of another cluster: {message}"
+        ),
         Some(reason) if !reason.is_empty() => format!("Error from server ({reason}): {message}"),
         _ => format!("Error from server: {message}"),
     }
@@ -60,12 +63,13 @@ impl PatchKind {
 #[derive(Clone)]
 pub struct Api {
     client: Client,
+    server: String,
 }
 
 impl Api {
-    /// Asks through this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// Asks through this client. Where the server is, is for messages.
+    pub fn new(client: Client, server: &str) -> Self {
+        Self { client, server: server.trim_end_matches('/').to_string() }
     }
 
     /// The client, for what is not plain JSON.
@@ -167,7 +171,7 @@ impl Api {
     }
 
     async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
-        let response = self.client.send(request).await.map_err(unreachable)?;
+        let response = self.client.send(request).await.map_err(|error| unreachable(&self.server, &error))?;
         show_warnings(&response);
         if response.status().is_success() {
             return Ok(response);
@@ -194,15 +198,38 @@ fn show_warnings(response: &Response<Body>) {
     }
 }
 
-fn unreachable(error: kube::Error) -> anyhow::Error {
-    let mut deepest: &dyn std::error::Error = &error;
+/// What a connection that failed means, and what to do about it.
+fn unreachable(server: &str, error: &(dyn std::error::Error + 'static)) -> anyhow::Error {
+    let mut deepest = error;
     while let Some(source) = deepest.source() {
         deepest = source;
     }
     let why = deepest.to_string();
-    anyhow::Error::new(error).context(format!(
-        "the API server cannot be reached ({why}); is it running, and is this the right kubeconfig?"
-    ))
+    let refused = deepest
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    let lower = why.to_ascii_lowercase();
+    if refused {
+        return anyhow!(
+            "error: the API server at {server} cannot be reached: connection refused. Is it running? `gantry up` starts one; --kubeconfig, --context and --server choose another"
+        );
+    }
+    if lower.contains("expired") {
+        return anyhow!(
+            "error: a certificate between here and {server} has expired ({why}); check the clock, or take a fresh kubeconfig from the server"
+        );
+    }
+    if lower.contains("unknownissuer") || lower.contains("badsignature") || lower.contains("unknown ca") {
+        return anyhow!(
+            "error: the certificate of {server} is not trusted ({why}): it was not made by the certificate authority in the kubeconfig. Take the kubeconfig of this very cluster"
+        );
+    }
+    if lower.contains("certificate") || lower.contains("notvalidforname") {
+        return anyhow!(
+            "error: TLS with {server} failed: {why}; check the kubeconfig's certificates and the server's name"
+        );
+    }
+    anyhow!("error: the API server at {server} cannot be reached: {why}; check the address in the kubeconfig")
 }
 
 trait IntoDataStream {
@@ -212,5 +239,28 @@ trait IntoDataStream {
 impl IntoDataStream for Body {
     fn into_data_stream(self) -> http_body_util::BodyDataStream<Body> {
         http_body_util::BodyDataStream::new(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn a_connection_that_failed_says_where_why_and_what_to_do() {
+        let of = |error: Error| unreachable("https://10.0.0.1:6443", &error).to_string();
+        let refused = of(Error::from(ErrorKind::ConnectionRefused));
+        assert!(refused.contains("https://10.0.0.1:6443") && refused.contains("gantry up"), "{refused}");
+        let untrusted = of(Error::other("invalid peer certificate: UnknownIssuer"));
+        assert!(untrusted.contains("not trusted") && untrusted.contains("kubeconfig"), "{untrusted}");
+        let expired = of(Error::other("invalid peer certificate: Expired"));
+        assert!(expired.contains("expired") && expired.contains("clock"), "{expired}");
+    }
+
+    #[test]
+    fn an_expired_token_is_told_as_such() {
+        let status = serde_json::json!({"reason": "Unauthorized", "message": "Unauthorized"});
+        assert!(Refusal { status, code: 401 }.to_string().contains("may have expired"));
     }
 }

@@ -58,6 +58,13 @@ async fn load(options: &GlobalOptions) -> anyhow::Result<Config> {
         user: options.user.clone(),
     };
     if let Some(kubeconfig) = read(options)? {
+        if let Some(wanted) = options.context.as_ref().or(kubeconfig.current_context.as_ref())
+            && !wanted.is_empty()
+            && !kubeconfig.contexts.iter().any(|context| context.name == *wanted)
+        {
+            let known: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+            bail!("error: context \"{wanted}\" does not exist; there are: {}", known.join(", "));
+        }
         return Config::from_custom_kubeconfig(kubeconfig, &choice)
             .await
             .context("the kubeconfig is incomplete");

@@ -94,7 +94,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Version(options) => return verbs::version::run(&cli.global, options).await,
         Command::Config(command) => return verbs::config::run(&cli.global, command),
-        Command::Completion(options) => return Ok(verbs::completion::run(options)),
+        Command::Completion(options) => {
+            verbs::completion::run(options);
+            return Ok(());
+        }
         _ => {}
     }
     let session = Session::open(&cli.global, cli.command.needs_kinds()).await?;
@@ -131,7 +134,10 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Events(options) => verbs::events::run(&session, &options).await,
         Command::Explain(options) => verbs::explain::run(&session, &options).await,
         Command::ApiResources(options) => verbs::api_resources::run(&session, &options),
-        Command::ApiVersions => Ok(verbs::api_resources::versions(&session)),
+        Command::ApiVersions => {
+            verbs::api_resources::versions(&session);
+            Ok(())
+        }
         Command::Auth(command) => verbs::auth::run(&session, &command).await,
         Command::Certificate(command) => verbs::certificate::run(&session, &command).await,
         Command::ClusterInfo => verbs::cluster_info::run(&session).await,

@@ -19,7 +19,7 @@ pub struct Document {
 impl Document {
     /// `file.yml:12`, the line on which a field stands if it can be found, else that of the document.
     pub fn place(&self, field: Option<&str>) -> String {
-        let line = field.and_then(|field| find_line(&self.text, field)).unwrap_or(0);
+        let line = field.and_then(|field| nearest_line(&self.text, field)).unwrap_or(0);
         format!("{}:{}", self.source, self.first_line + line)
     }
 }
@@ -108,7 +108,10 @@ pub fn split(source: &str, text: &str) -> anyhow::Result<Vec<Document>> {
 }
 
 fn parse_error(source: &str, first_line: usize, error: &serde_saphyr::Error) -> anyhow::Error {
-    let plain = error.without_snippet();
+    let plain = error.without_snippet().to_string();
+    // The place stands in front, counted from the file's beginning rather than the document's.
+    let plain = plain.split(" at line ").next().unwrap_or(&plain);
+    let plain = plain.split(", set DuplicateKeyPolicy").next().unwrap_or(plain);
     match error.location() {
         Some(location) => anyhow!(
             "error: {source}:{}:{}: {}",
@@ -145,6 +148,17 @@ fn kind_of(value: &Value) -> &'static str {
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+/// The line of a field, or of the nearest one around it: a field that is missing has none of its own.
+fn nearest_line(text: &str, field: &str) -> Option<usize> {
+    let mut field = field;
+    loop {
+        if let Some(line) = find_line(text, field) {
+            return Some(line);
+        }
+        field = field.get(..field.rfind(['.', '['])?)?;
     }
 }
 
@@ -262,6 +276,19 @@ mod tests {
                 .to_string()
                 .contains("m.yml:1: the object has no kind")
         );
+    }
+
+    #[test]
+    fn a_missing_field_is_told_with_the_place_where_it_is_missing() {
+        let documents = split("m.yml", TWO).unwrap();
+        assert_eq!(documents[1].place(Some("spec.containers[1].image")), "m.yml:15");
+        assert_eq!(documents[1].place(Some("status.phase")), "m.yml:7");
+    }
+
+    #[test]
+    fn a_key_given_twice_is_told_with_its_place() {
+        let error = split("m.yml", "kind: Pod\napiVersion: v1\nkind: Node\n").unwrap_err().to_string();
+        assert_eq!(error, "error: m.yml:3:1: duplicate mapping key: kind");
     }
 
     #[test]

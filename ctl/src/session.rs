@@ -67,7 +67,7 @@ impl Session {
     /// Connects, and asks for the kinds if they are needed.
     pub async fn open(options: &GlobalOptions, needs_kinds: bool) -> anyhow::Result<Self> {
         let connection = Connection::open(options).await?;
-        let api = Api::new(connection.client);
+        let api = Api::new(connection.client, &connection.server);
         let resources = if needs_kinds { Resources::discover(&api).await? } else { Resources::default() };
         Ok(Self {
             api,

@@ -6,12 +6,13 @@ pub mod order;
 pub mod table;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Prints one object, or a list, in a form that is not a table.
 pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
     match form {
-        "json" => println!("{}", serde_json::to_string_pretty(object)?),
+        "json" => println!("{}", to_json(object)?),
         "yaml" => print!("{}", to_yaml(object)?),
         "name" => print_names(object),
         _ => match form.split_once('=') {
@@ -35,6 +36,14 @@ pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
 
 fn read(path: &str) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("error: cannot read {path}"))
+}
+
+/// JSON as kubectl writes it: four spaces to a level.
+fn to_json(object: &Value) -> anyhow::Result<String> {
+    let mut text = Vec::new();
+    let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    object.serialize(&mut serde_json::Serializer::with_formatter(&mut text, form))?;
+    Ok(String::from_utf8(text)?)
 }
 
 /// YAML as kubectl writes it.

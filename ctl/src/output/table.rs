@@ -5,6 +5,9 @@ use serde_json::Value;
 /// What the server is asked for to get a table.
 pub const ACCEPT: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
+/// No column is narrower.
+const NARROWEST: usize = 3;
+
 /// Which columns to show.
 #[derive(Clone, Debug, Default)]
 pub struct Style {
@@ -57,8 +60,11 @@ impl Layout {
     }
 
     fn widths(&self, no_headers: bool) -> Vec<usize> {
-        let mut widths: Vec<usize> =
-            self.headings.iter().map(|h| if no_headers { 0 } else { h.chars().count() }).collect();
+        let mut widths: Vec<usize> = self
+            .headings
+            .iter()
+            .map(|h| if no_headers { NARROWEST } else { h.chars().count().max(NARROWEST) })
+            .collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.chars().count());

@@ -116,12 +116,63 @@ pub fn explain(document: &Document, error: &anyhow::Error) -> String {
         let kind = document.object["kind"].as_str().unwrap_or_default();
         return format!("Error from server (Invalid): {kind} \"{name}\" is not valid:\n{}", lines.join("\n"));
     }
-    let field = quoted_field(&refusal.to_string());
-    format!("{}: {refusal}", document.place(field.as_deref()))
+    let message = refusal.to_string();
+    let fields = quoted_fields(&message);
+    if message.contains("strict decoding error") && !fields.is_empty() {
+        let lines: Vec<String> = fields
+            .iter()
+            .map(|(what, field)| format!("  {}: {what} field \"{field}\"", document.place(Some(field))))
+            .collect();
+        let hint = "--validate=warn applies the rest";
+        return format!(
+            "Error from server (BadRequest): strict decoding error ({hint}):\n{}",
+            lines.join("\n")
+        );
+    }
+    let field = fields.first().map(|(_, field)| field.as_str());
+    format!("{}: {refusal}", document.place(field))
 }
 
-/// The field that a strict decoding error names: `unknown field "spec.replcas"`.
-fn quoted_field(message: &str) -> Option<String> {
-    let (_, rest) = message.split_once("field \"")?;
-    rest.split_once('"').map(|(field, _)| field.to_string())
+/// The fields that a strict decoding error names, with what is wrong: `unknown field "spec.replcas"`.
+fn quoted_fields(message: &str) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once(" field \"") {
+        let what = before.rsplit([' ', ',']).next().unwrap_or_default().to_string();
+        let Some((field, tail)) = after.split_once('"') else { break };
+        fields.push((what, field.to_string()));
+        rest = tail;
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document() -> Document {
+        let text = "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: z\nspec:\n  replcas: 3\n  template:\n    spec:\n      containers:\n      - name: a\n        imagee: x\n";
+        manifest::split("m.yml", text).unwrap().remove(0)
+    }
+
+    #[test]
+    fn unknown_fields_are_told_with_file_and_line() {
+        let message = "strict decoding error: unknown field \"spec.replcas\", unknown field \"spec.template.spec.containers[0].imagee\"";
+        let refusal = Refusal { status: json!({"reason": "BadRequest", "message": message}), code: 400 };
+        let text = explain(&document(), &refusal.into());
+        assert!(text.contains("  m.yml:6: unknown field \"spec.replcas\""), "{text}");
+        assert!(
+            text.contains("  m.yml:11: unknown field \"spec.template.spec.containers[0].imagee\""),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn invalid_fields_are_told_with_file_line_and_reason() {
+        let cause = json!({"field": "spec.template.spec.containers[0].image", "message": "Required value"});
+        let status = json!({"reason": "Invalid", "message": "m", "details": {"causes": [cause]}});
+        let text = explain(&document(), &Refusal { status, code: 422 }.into());
+        assert!(text.contains("m.yml:10: spec.template.spec.containers[0].image: Required value"), "{text}");
+    }
 }

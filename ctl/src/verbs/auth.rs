@@ -175,12 +175,9 @@ async fn list(session: &Session, options: &CanIOptions) -> anyhow::Result<()> {
         }
     }
     for rule in items(&answer, "/status/nonResourceRules") {
-        layout.row(vec![
-            String::new(),
-            joined(rule, "/nonResourceURLs"),
-            "[]".into(),
-            joined(rule, "/verbs"),
-        ]);
+        for url in items(rule, "/nonResourceURLs").filter_map(Value::as_str) {
+            layout.row(vec![String::new(), format!("[{url}]"), "[]".into(), joined(rule, "/verbs")]);
+        }
     }
     print!("{}", layout.render(options.no_headers));
     Ok(())

@@ -146,8 +146,14 @@ pub fn run(global: &GlobalOptions, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::View(options) => return view(&config, options, global),
         Command::GetContexts(options) => return contexts(&config, options),
-        Command::GetClusters => return Ok(print!("{}", names(&config, "clusters", "NAME"))),
-        Command::GetUsers => return Ok(print!("{}", names(&config, "users", "NAME"))),
+        Command::GetClusters => {
+            print!("{}", names(&config, "clusters"));
+            return Ok(());
+        }
+        Command::GetUsers => {
+            print!("{}", names(&config, "users"));
+            return Ok(());
+        }
         Command::CurrentContext => {
             match current(&config) {
                 "" => bail!("error: current-context is not set"),
@@ -426,8 +432,8 @@ fn contexts(config: &Value, options: &ListOptions) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn names(config: &Value, list: &str, heading: &str) -> String {
-    let mut layout = Layout::new(&[heading]);
+fn names(config: &Value, list: &str) -> String {
+    let mut layout = Layout::new(&["NAME"]);
     items(config, &format!("/{list}")).for_each(|one| layout.row(vec![text(one, "/name").to_string()]));
     layout.render(false)
 }

@@ -132,6 +132,7 @@ async fn tables(
             let mixed =
                 targets.iter().any(|target| Some(&target.resource) != targets.first().map(|t| &t.resource));
             let mut failed = None;
+            let mut shown = false;
             for (resource, group) in grouped(targets) {
                 let mut rows: Option<Value> = None;
                 for target in group {
@@ -149,6 +150,9 @@ async fn tables(
                     }
                 }
                 if let Some(mut table) = rows {
+                    if std::mem::replace(&mut shown, true) {
+                        println!();
+                    }
                     sort_rows(&mut table, order);
                     let style = Style { with_kind: mixed || options.show_kind, ..options.style() };
                     print!(

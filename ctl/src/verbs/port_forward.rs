@@ -164,7 +164,7 @@ struct Forwarding {
     pod: String,
 }
 
-/// Listens on every address; answers how many listen. A port that is taken is an error only if nothing else is left.
+/// Listens on every address, or on none; answers how many listen.
 async fn listen(
     forwarding: &Arc<Forwarding>,
     addresses: &[String],
@@ -175,21 +175,31 @@ async fn listen(
     let mut listening = 0;
     let mut local = local;
     let mut problems = Vec::new();
+    let mut listeners = Vec::new();
     for address in resolve(addresses)? {
         match TcpListener::bind((address, local)).await {
             Ok(listener) => {
                 // A free port that was found for the first address is asked for on the others as well.
                 local = listener.local_addr()?.port();
-                let shown = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-                println!("Forwarding from {shown}:{local} -> {remote}");
-                tokio::spawn(accept(Arc::clone(forwarding), listener, local, remote, lost.clone()));
+                listeners.push((address, listener));
                 listening += 1;
             }
+            // A machine without IPv6 still has the other localhost.
+            Err(error) if address.is_ipv6() && listening > 0 && error.kind() != ErrorKind::AddrInUse => {}
             Err(error) => problems.push(refusal(address, local, &error)),
         }
     }
-    if listening == 0 {
+    // Half of localhost would lead some of its users to whoever has the other half.
+    if !problems.is_empty() {
         eprintln!("Unable to listen on port {local}: {}", problems.join("; "));
+    }
+    if !problems.is_empty() {
+        return Ok(0);
+    }
+    for (address, listener) in listeners {
+        let shown = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        println!("Forwarding from {shown}:{local} -> {remote}");
+        tokio::spawn(accept(Arc::clone(forwarding), listener, local, remote, lost.clone()));
     }
     Ok(listening)
 }

@@ -84,8 +84,8 @@ async fn remove(session: &Session, options: &Options, target: &Target) -> anyhow
     let seconds = if options.grace_period >= 0 { options.grace_period } else { 0 };
     let body = json!({"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background", "gracePeriodSeconds": seconds});
     match session.api.delete(&target.path(), &body).await {
-        Err(error) if is_not_found(&error) => return Ok(()),
-        Err(error) => return Err(error),
+        Err(error) if is_not_found(&error) => Ok(()),
+        Err(error) => Err(error),
         Ok(answer) => {
             let uid =
                 answer.pointer("/metadata/uid").or(answer.pointer("/details/uid")).and_then(Value::as_str);

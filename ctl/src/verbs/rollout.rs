@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::PatchKind;
 use crate::cli::{Selection, Span};
-use crate::output::table::Layout;
+use crate::describe::page::Page;
 use crate::session::{Session, Target};
 use crate::verbs::follow;
 
@@ -170,11 +170,12 @@ async fn history(session: &Session, target: &Target, revision: Option<u64>) -> a
         return Ok(());
     }
     println!("{} ", target.reported());
-    let mut layout = Layout::new(&["REVISION", "CHANGE-CAUSE"]);
+    let mut page = Page::default();
+    page.line(0, "REVISION\tCHANGE-CAUSE");
     for (number, cause, _) in versions {
-        layout.row(vec![number.to_string(), cause]);
+        page.line(0, format!("{number}\t{cause}"));
     }
-    println!("{}", layout.render(false));
+    println!("{}", page.finish());
     Ok(())
 }
 

@@ -21,7 +21,7 @@ pub async fn run(global: &GlobalOptions, options: &Options) -> anyhow::Result<()
         return Ok(());
     }
     let connection = Connection::open(global).await?;
-    let version = Api::new(connection.client).get("/version").await?;
+    let version = Api::new(connection.client, &connection.server).get("/version").await?;
     println!("Server Version: {}", version["gitVersion"].as_str().unwrap_or_default());
     Ok(())
 }
