@@ -179,3 +179,63 @@ impl ServerCertVerifier for Anyone {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    async fn serve_once(answer: &'static str) -> (u16, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 4096];
+            let n = stream.read(&mut head).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&head[..n]).into_owned()
+        });
+        (port, task)
+    }
+
+    fn action(port: IntOrString, headers: serde_json::Value) -> HTTPGetAction {
+        let mut action: HTTPGetAction = serde_json::from_value(
+            serde_json::json!({"path": "health?x=1", "port": 1, "httpHeaders": headers}),
+        )
+        .unwrap();
+        action.port = port;
+        action
+    }
+
+    #[tokio::test]
+    async fn a_request_carries_the_probes_headers_and_tells_the_code() {
+        let (port, served) = serve_once("HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno").await;
+        let container: Container = serde_json::from_value(
+            serde_json::json!({"name": "a", "ports": [{"name": "web", "containerPort": port}]}),
+        )
+        .unwrap();
+        let action = action(
+            IntOrString::String("web".into()),
+            serde_json::json!([{"name": "Host", "value": "me.example"}]),
+        );
+        let answer = get(&container, &action, "127.0.0.1", Duration::from_secs(5)).await.unwrap();
+        assert_eq!(answer.code, 503);
+        let head = served.await.unwrap();
+        assert!(head.starts_with("GET /health?x=1 HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("host: me.example\r\n") && head.contains("user-agent: kube-probe/"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_and_nobody_answering_are_told_apart() {
+        let container = Container::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = i32::from(listener.local_addr().unwrap().port());
+        let silent = action(IntOrString::Int(port), serde_json::json!([]));
+        let error = get(&container, &silent, "127.0.0.1", Duration::from_millis(100)).await.err().unwrap();
+        assert!(error.contains("context deadline exceeded"), "{error}");
+        drop(listener);
+        let error = get(&container, &silent, "127.0.0.1", Duration::from_secs(5)).await.err().unwrap();
+        assert!(error.ends_with("connect: connection refused"), "{error}");
+    }
+}

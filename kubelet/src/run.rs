@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::EventType;
 use client::backoff::Backoff;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use crate::config::{CgroupDriver, Config};
 use crate::cri::{Cri, RuntimeEvents};
 use crate::node::{StatusLoop, keep_lease, register};
 use crate::pod::PodManager;
-use crate::{Error, agent, eviction};
+use crate::{Error, agent, eviction, node};
 
 /// How long the runtime may take to answer first.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
@@ -36,6 +37,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let mut tasks = JoinSet::new();
     tasks.spawn(listener.serve(agent.clone(), shutdown.clone()));
     register(&agent, &shutdown).await?;
+    node::tell(&agent, EventType::Normal, "Starting", "Starting kubelet.");
     tasks.spawn(keep_lease(agent.clone(), shutdown.clone()));
     tasks.spawn(StatusLoop::new(agent.clone()).run(shutdown.clone()));
     tasks.spawn(agent::rotate_logs(agent.clone(), shutdown.clone()));

@@ -8,4 +8,4 @@ mod status;
 pub use lease::keep_lease;
 pub use machine::Machine;
 pub use register::register;
-pub use status::StatusLoop;
+pub use status::{StatusLoop, tell};

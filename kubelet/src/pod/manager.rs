@@ -23,6 +23,8 @@ pub struct PodManager {
     agent: Arc<Agent>,
     pods: Informer<Pod>,
     workers: JoinSet<String>,
+    /// Pods whose work is done while the watch still shows them: late news of theirs start nothing.
+    done: HashSet<String>,
 }
 
 impl PodManager {
@@ -30,7 +32,7 @@ impl PodManager {
     pub fn new(agent: Arc<Agent>) -> Self {
         let scope = Scope::all().fields(format!("spec.nodeName={}", agent.config.node_name));
         let pods = agent.informers.get::<Pod>(scope);
-        Self { agent, pods, workers: JoinSet::new() }
+        Self { agent, pods, workers: JoinSet::new(), done: HashSet::new() }
     }
 
     /// Runs until shutdown. Workers are dropped where they stand: containers run on, and the next agent finds them.
@@ -62,6 +64,7 @@ impl PodManager {
         match change {
             Change::Added(pod) | Change::Modified { new: pod, .. } => self.put(pod),
             Change::Deleted(pod) => {
+                self.done.remove(pod.uid());
                 if let Some(mailbox) = self.agent.pods.lock().get(pod.uid()) {
                     mailbox.gone();
                 }
@@ -73,6 +76,7 @@ impl PodManager {
         let known = self.agent.pods.lock().get(pod.uid()).cloned();
         match known {
             Some(mailbox) => mailbox.put(pod),
+            None if self.done.contains(pod.uid()) => {}
             None => {
                 self.spawn(pod);
             }
@@ -96,6 +100,9 @@ impl PodManager {
         match ended {
             Ok(uid) => {
                 self.agent.pods.lock().remove(&uid);
+                if self.pods.list().iter().any(|pod| pod.uid() == uid) {
+                    self.done.insert(uid);
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "a pod's worker broke; its pod is taken up again");
@@ -117,7 +124,7 @@ impl PodManager {
             .collect();
         self.agent.pods.lock().retain(|uid, _| alive.contains(uid));
         for pod in self.pods.list() {
-            if !alive.contains(pod.uid()) {
+            if !alive.contains(pod.uid()) && !self.done.contains(pod.uid()) {
                 self.spawn(pod);
             }
         }

@@ -237,6 +237,7 @@ impl Worker {
         loop {
             match api.delete(self.pod.name(), &parameters).await {
                 Ok(_) => return,
+                // A conflict says that another object has this name.
                 Err(error) if error.is_not_found() || error.is_conflict() => return,
                 Err(error) => {
                     tracing::warn!(pod = self.pod.title(), %error, "a pod's object cannot be removed; trying again");

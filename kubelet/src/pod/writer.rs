@@ -126,21 +126,33 @@ impl Writing {
                         written.send_replace(generation);
                         break;
                     }
-                    Err(error) if error.is_not_found() || error.is_conflict() || error.is_invalid() => {
-                        if error.is_invalid() {
-                            tracing::error!(pod = self.name, %error, "the API refuses the pod's status");
-                            written.send_replace(generation);
-                            break;
-                        }
-                        // The object is gone, or another one has its name.
-                        return;
+                    Err(error) if error.is_invalid() => {
+                        tracing::error!(pod = self.name, %error, "the API refuses the pod's status");
+                        written.send_replace(generation);
+                        break;
                     }
+                    // The object is gone, or another one has its name.
+                    Err(error) if error.is_not_found() => return,
+                    Err(error) if error.is_conflict() && self.is_replaced().await => return,
                     Err(error) => {
                         tracing::warn!(pod = self.name, %error, "the pod's status could not be written; trying again");
                         tokio::time::sleep(backoff.next_delay()).await;
                     }
                 }
             }
+        }
+    }
+
+    /// Whether the object is another one by now, or none. Who cannot tell goes on trying.
+    async fn is_replaced(&mut self) -> bool {
+        match self.api.get_opt(&self.name).await {
+            Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(&self.uid) => {
+                self.base_version = version(&pod);
+                self.base = to_map(pod.status.as_ref());
+                false
+            }
+            Ok(_) => true,
+            Err(_) => false,
         }
     }
 
