@@ -34,6 +34,8 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let agent = Arc::new(Agent::new(config, client, cri, runtime, cgroups, &shutdown));
     agent.set_api_port(listener.port());
 
+    agent::begin_measuring(&agent);
+
     let mut tasks = JoinSet::new();
     tasks.spawn(listener.serve(agent.clone(), shutdown.clone()));
     register(&agent, &shutdown).await?;

@@ -22,7 +22,7 @@ mod tls;
 pub use listener::Listener;
 pub use log_file::tail as log_tail;
 pub use rotate::{rotate_logs, rotated as rotated_logs};
-pub use stats::{ContainerUsage, Measured};
+pub use stats::{ContainerUsage, Measured, begin as begin_measuring};
 pub use tls::ServingCertificate;
 
 use axum::Json;

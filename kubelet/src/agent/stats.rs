@@ -114,44 +114,67 @@ fn now_nanoseconds() -> i64 {
 /// Rates need two measurements; the last one of each thing is kept.
 pub type Measured = parking_lot::Mutex<HashMap<String, (i64, u64, u64)>>;
 
-/// Nanoseconds of CPU per second, since the last measurement.
-fn rate(measured: &Measured, key: &str, usage: &Usage) -> u64 {
+/// Nanoseconds of CPU per second, since the last measurement; the first time, since `started_at`.
+fn rate(measured: &Measured, key: &str, usage: &Usage, started_at: i64) -> u64 {
     let mut measured = measured.lock();
-    let known = measured.get(key).copied();
-    let (at, cpu, before) = known.unwrap_or((0, 0, 0));
-    let passed = usage.at - at;
+    let (at, cpu, before) = measured.get(key).copied().unwrap_or((started_at, 0, 0));
+    let passed = u128::try_from(usage.at - at).unwrap_or(0);
     // Asked again at once, the answer is the last one.
-    if passed < 1_000_000_000 && at > 0 {
+    if passed < 1_000_000_000 {
         return before;
     }
-    let rate = if at > 0 && usage.cpu_nanoseconds >= cpu {
-        let rate = u128::from(usage.cpu_nanoseconds - cpu) * 1_000_000_000
-            / u128::try_from(passed).unwrap_or(1).max(1);
-        u64::try_from(rate).unwrap_or(0)
-    } else {
-        0
-    };
+    let used = u128::from(usage.cpu_nanoseconds.saturating_sub(cpu));
+    let rate = u64::try_from(used * 1_000_000_000 / passed).unwrap_or(0);
     measured.insert(key.to_string(), (usage.at, usage.cpu_nanoseconds, rate));
     rate
 }
 
-fn cpu_and_memory(measured: &Measured, key: &str, usage: &Usage, available: Option<u64>) -> (Value, Value) {
-    let time = crate::cri::nanoseconds(usage.at).to_string();
-    let mut memory = json!({
-        "time": time,
+fn time(at: i64) -> String {
+    crate::cri::nanoseconds(at).to_string()
+}
+
+fn cpu(usage: &Usage, nano_cores: u64) -> Value {
+    json!({
+        "time": time(usage.at),
+        "usageNanoCores": nano_cores,
+        "usageCoreNanoSeconds": usage.cpu_nanoseconds,
+    })
+}
+
+fn memory(usage: &Usage) -> Value {
+    json!({
+        "time": time(usage.at),
         "usageBytes": usage.usage_bytes,
         "workingSetBytes": usage.working_set_bytes,
         "rssBytes": usage.rss_bytes,
-    });
-    if let (Some(available), Some(memory)) = (available, memory.as_object_mut()) {
-        memory.insert("availableBytes".to_string(), json!(available));
+    })
+}
+
+/// Remembers how busy the node is now, so that the first question already has an answer.
+pub fn begin(agent: &Agent) {
+    let usage = node();
+    agent.measured.lock().insert("node".to_string(), (usage.at, usage.cpu_nanoseconds, 0));
+}
+
+/// When containers were started, by id, as the workers know.
+fn started(agent: &Agent) -> HashMap<String, i64> {
+    let mut found = HashMap::new();
+    for mailbox in agent.mailboxes() {
+        let pod = mailbox.latest();
+        let status = pod.status.as_ref();
+        let all = status.iter().flat_map(|s| {
+            s.container_statuses.iter().flatten().chain(s.init_container_statuses.iter().flatten())
+        });
+        for status in all {
+            let started =
+                status.state.as_ref().and_then(|s| s.running.as_ref()).and_then(|r| r.started_at.as_ref());
+            let id = status.container_id.as_deref().and_then(|id| id.rsplit('/').next());
+            if let (Some(id), Some(started)) = (id, started) {
+                found.insert(id.to_string(), i64::try_from(started.0.as_nanosecond()).unwrap_or(0));
+            }
+        }
     }
-    let cpu = json!({
-        "time": time,
-        "usageNanoCores": rate(measured, key, usage),
-        "usageCoreNanoSeconds": usage.cpu_nanoseconds,
-    });
-    (cpu, memory)
+    found
 }
 
 pub(super) async fn summary(State(agent): Shared) -> Result<Response, Refusal> {
@@ -159,25 +182,28 @@ pub(super) async fn summary(State(agent): Shared) -> Result<Response, Refusal> {
     let usages = containers(&agent).await?;
     // A runtime that does not tell about sandboxes leaves out their networks.
     let sandboxes = agent.cri.sandbox_stats().await.unwrap_or_default();
-    let node = node();
+    let started = started(&agent);
+    let usage = node();
     let total = u64::try_from(agent.machine.memory_bytes).unwrap_or(0);
-    let (cpu, memory) =
-        cpu_and_memory(measured, "node", &node, Some(total.saturating_sub(node.working_set_bytes)));
+    let mut node_memory = memory(&usage);
+    if let Some(fields) = node_memory.as_object_mut() {
+        let available = total.saturating_sub(usage.working_set_bytes);
+        fields.insert("availableBytes".to_string(), json!(available));
+    }
+    measured.lock().retain(|key, _| key == "node" || usages.iter().any(|c| c.id == *key));
     let mut pods: HashMap<String, Vec<ContainerUsage>> = HashMap::new();
     for usage in usages {
         pods.entry(usage.uid.clone()).or_default().push(usage);
     }
-    measured.lock().retain(|key, _| {
-        key == "node" || pods.iter().any(|(uid, all)| key == uid || all.iter().any(|c| c.id == *key))
-    });
-    let pods: Vec<Value> = pods.iter().map(|(uid, all)| pod(measured, uid, all, &sandboxes)).collect();
+    let pods: Vec<Value> =
+        pods.iter().map(|(uid, all)| pod(measured, uid, all, &sandboxes, &started)).collect();
     let fs = filesystem(&agent.config.root_dir);
     Ok(answer(json!({
         "node": {
             "nodeName": agent.config.node_name,
             "startTime": agent.started_at.to_string(),
-            "cpu": cpu,
-            "memory": memory,
+            "cpu": cpu(&usage, rate(measured, "node", &usage, usage.at)),
+            "memory": node_memory,
             "fs": fs,
             "runtime": { "imageFs": fs },
         },
@@ -185,40 +211,46 @@ pub(super) async fn summary(State(agent): Shared) -> Result<Response, Refusal> {
     })))
 }
 
-fn pod(measured: &Measured, uid: &str, all: &[ContainerUsage], sandboxes: &[PodSandboxStats]) -> Value {
+fn pod(
+    measured: &Measured,
+    uid: &str,
+    all: &[ContainerUsage],
+    sandboxes: &[PodSandboxStats],
+    started: &HashMap<String, i64>,
+) -> Value {
     let first = all.first().cloned().unwrap_or_default();
     let total = sum(all);
-    let containers: Vec<Value> = all
-        .iter()
-        .map(|c| {
-            let (cpu, memory) = cpu_and_memory(measured, &c.id, &c.usage, None);
-            let time = crate::cri::nanoseconds(c.usage.at).to_string();
-            json!({ "name": c.container, "startTime": time, "cpu": cpu, "memory": memory,
-                "rootfs": { "time": time, "usedBytes": c.layer_bytes } })
-        })
-        .collect();
-    let (cpu, memory) = cpu_and_memory(measured, uid, &total, None);
+    let mut busy = 0;
+    let mut pod_started = total.at;
+    let mut containers = Vec::with_capacity(all.len());
+    for c in all {
+        let started_at = started.get(&c.id).copied().unwrap_or(c.usage.at);
+        pod_started = pod_started.min(started_at);
+        let nano_cores = rate(measured, &c.id, &c.usage, started_at);
+        busy += nano_cores;
+        containers.push(json!({ "name": c.container, "startTime": time(started_at),
+            "cpu": cpu(&c.usage, nano_cores), "memory": memory(&c.usage),
+            "rootfs": { "time": time(c.usage.at), "usedBytes": c.layer_bytes } }));
+    }
     let mut pod = json!({
         "podRef": { "name": first.pod, "namespace": first.namespace, "uid": uid },
-        "startTime": crate::cri::nanoseconds(total.at).to_string(),
+        "startTime": time(pod_started),
         "containers": containers,
-        "cpu": cpu,
-        "memory": memory,
+        "cpu": cpu(&total, busy),
+        "memory": memory(&total),
     });
     let of_pod = |stats: &&PodSandboxStats| {
-        stats
-            .attributes
-            .as_ref()
-            .is_some_and(|a| a.labels.get(labels::POD_UID).is_some_and(|known| known == uid))
+        let labels = stats.attributes.as_ref().map(|attributes| &attributes.labels);
+        labels.and_then(|labels| labels.get(labels::POD_UID)).is_some_and(|known| known == uid)
     };
-    let network =
-        sandboxes.iter().find(of_pod).and_then(|stats| stats.linux.clone()).and_then(|linux| linux.network);
-    if let (Some(network), Some(pod)) = (network.and_then(|n| n.default_interface), pod.as_object_mut()) {
-        let value = |v: Option<k8s_cri::v1::UInt64Value>| v.map_or(0, |v| v.value);
+    let linux = sandboxes.iter().find(of_pod).and_then(|stats| stats.linux.as_ref());
+    let network = linux.and_then(|linux| linux.network.as_ref()).and_then(|n| n.default_interface.as_ref());
+    if let (Some(network), Some(pod)) = (network, pod.as_object_mut()) {
+        let value = |v: &Option<k8s_cri::v1::UInt64Value>| v.as_ref().map_or(0, |v| v.value);
         pod.insert(
             "network".to_string(),
             json!({ "name": network.name,
-            "rxBytes": value(network.rx_bytes), "txBytes": value(network.tx_bytes) }),
+            "rxBytes": value(&network.rx_bytes), "txBytes": value(&network.tx_bytes) }),
         );
     }
     pod
@@ -247,4 +279,23 @@ fn filesystem(path: &std::path::Path) -> Value {
         "inodes": stat.files(),
         "inodesUsed": stat.files() - stat.files_free(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(at_s: i64, cpu_s: u64) -> Usage {
+        Usage { at: at_s * 1_000_000_000, cpu_nanoseconds: cpu_s * 1_000_000_000, ..Usage::default() }
+    }
+
+    #[test]
+    fn the_first_rate_is_that_of_the_whole_life_and_later_ones_of_the_time_between() {
+        let measured = Measured::default();
+        assert_eq!(rate(&measured, "a", &usage(110, 5), 100_000_000_000), 500_000_000);
+        assert_eq!(rate(&measured, "a", &usage(114, 9), 0), 1_000_000_000);
+        let again = Usage { at: 114_500_000_000, ..usage(0, 9) };
+        assert_eq!(rate(&measured, "a", &again, 0), 1_000_000_000, "asked again at once");
+        assert_eq!(rate(&measured, "a", &usage(124, 9), 0), 0);
+    }
 }
