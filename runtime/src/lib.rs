@@ -13,7 +13,7 @@
 //! force for the first process and for every program run later.
 //!
 //! Assumes: root; overlayfs with `trusted.` attributes on the data directory; `/run` or another local file system for
-//! the state; a Linux of 5.9 or newer.
+//! the state; a Linux of 5.10 or newer.
 //!
 //! Deliberately absent: user namespaces, AppArmor and SELinux (ignored), checkpoints, quotas on what containers write.
 //! Not yet: idmapped and recursively read-only mounts, hugepages, image volumes.

@@ -236,3 +236,28 @@ async fn the_shims_program_and_files_should_be_out_of_reach() {
     assert_eq!(node.log(&id).await, ["stdout F 0022"]);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_done_should_be_refused_rather_than_passed_over() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    let mut config = helpers::sandbox_config("users", node.directory.path());
+    let options =
+        config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options.as_mut();
+    options.unwrap().userns_options =
+        Some(UserNamespace { mode: NamespaceMode::Pod.into(), uids: Vec::new(), gids: Vec::new() });
+    let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let error = node.cri.run_pod_sandbox(request).await.unwrap_err();
+    assert!(
+        error.code() == tonic::Code::InvalidArgument && error.message().contains("user namespaces"),
+        "{error:?}"
+    );
+    let sandbox = node.sandbox("mounts").await;
+    let mount = Mount { container_path: "/x".into(), image: Some(ImageSpec::default()), ..Mount::default() };
+    let error =
+        node.create(&sandbox, ContainerConfig { mounts: vec![mount], ..shell("true") }).await.unwrap_err();
+    assert!(error.message().contains("image volumes"), "{error:?}");
+    node.finish().await;
+}

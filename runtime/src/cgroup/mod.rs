@@ -9,6 +9,7 @@ mod usage;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -46,8 +47,17 @@ pub(crate) enum Cgroups {
 }
 
 impl Cgroups {
-    /// Finds out what the host has.
+    /// Finds out what the host has. It does not change while it runs, so it is looked at once.
     pub(crate) fn detect() -> Result<Self, CgroupError> {
+        static DETECTED: OnceLock<Cgroups> = OnceLock::new();
+        if let Some(detected) = DETECTED.get() {
+            return Ok(detected.clone());
+        }
+        let detected = Self::look()?;
+        Ok(DETECTED.get_or_init(|| detected).clone())
+    }
+
+    fn look() -> Result<Self, CgroupError> {
         if Path::new(ROOT).join("cgroup.controllers").exists() {
             return Ok(Self::V2(ROOT.into()));
         }

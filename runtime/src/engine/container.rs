@@ -31,6 +31,8 @@ impl Engine {
         if sandbox.record.read().stopped {
             return Err(Error::State(format!("sandbox {sandbox_id:?} is not running")));
         }
+        // Until the container is known, nothing else says that its layers are in use.
+        let _layers_stay = self.images.keep_layers().await;
         let wanted = config.image.clone().unwrap_or_default().image;
         let image =
             self.images.find(&wanted).ok_or_else(|| Error::Image(ImageError::NotFound(wanted.clone())))?;

@@ -31,6 +31,7 @@ impl Engine {
         if config.metadata.is_none() {
             return Err(Error::Invalid("sandbox config must include metadata".into()));
         }
+        refuse_what_is_not_done(&config)?;
         let id = new_id();
         let directory = self.sandbox_directory(&id);
         let mut record = SandboxRecord {
@@ -163,6 +164,20 @@ impl Engine {
             files::remove_tree(&directory)
         })
         .await
+    }
+}
+
+/// What would weaken a pod if it were passed over in silence.
+fn refuse_what_is_not_done(config: &PodSandboxConfig) -> Result<(), Error> {
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
+    let users = security
+        .and_then(|security| security.namespace_options.as_ref())
+        .and_then(|options| options.userns_options.as_ref());
+    match users {
+        Some(users) if users.mode() != NamespaceMode::Node => {
+            Err(Error::Invalid("user namespaces are not supported by this runtime".into()))
+        }
+        _ => Ok(()),
     }
 }
 

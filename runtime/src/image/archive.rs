@@ -18,7 +18,7 @@ use super::{
     config::digest,
     normalize,
     reader::unpacked,
-    store::{ImageStore, Names, PackedLayer, remove_logged},
+    store::{ImageStore, Names, PackedLayer},
 };
 
 /// Nested indexes deeper than this are not followed.
@@ -28,9 +28,7 @@ impl ImageStore {
     /// Loads all images of an archive; the result is their references (or identifiers, for those without).
     pub(crate) async fn load<R: Read + Send + 'static>(&self, archive: R) -> Result<Vec<String>, ImageError> {
         let directory = self.ingest_directory()?;
-        let loaded = self.load_into(archive, directory.clone()).await;
-        remove_logged(&directory);
-        loaded
+        self.load_into(archive, directory.0.clone()).await
     }
 
     async fn load_into<R: Read + Send + 'static>(

@@ -21,7 +21,7 @@ use super::{
     ImageConfig, ImageError,
     config::digest,
     normalize,
-    store::{ImageRecord, ImageStore, Names, PackedLayer, remove_logged},
+    store::{ImageRecord, ImageStore, Names, PackedLayer},
 };
 
 /// Layers of one image that are fetched at the same time.
@@ -77,9 +77,7 @@ impl ImageStore {
         let reference = normalize(reference)?;
         let _busy = self.exclusive(&reference.whole()).await;
         let directory = self.ingest_directory()?;
-        let pulled = self.pull_from_any(&reference, credentials, &directory).await;
-        remove_logged(&directory);
-        pulled
+        self.pull_from_any(&reference, credentials, &directory.0).await
     }
 
     async fn pull_from_any(

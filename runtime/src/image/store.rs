@@ -131,11 +131,16 @@ impl ImageStore {
         self.root.join("layers").join(hex.get(..16).unwrap_or(hex))
     }
 
+    /// As long as this is held, no layer is removed.
+    pub(crate) async fn keep_layers(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.collecting.read().await
+    }
+
     /// A fresh directory for things on their way.
-    pub(super) fn ingest_directory(&self) -> Result<PathBuf, ImageError> {
+    pub(super) fn ingest_directory(&self) -> Result<IngestDirectory, ImageError> {
         let path = self.root.join("ingest").join(hex::encode(rand::random::<[u8; 8]>()));
         fs::create_dir(&path).map_err(ImageError::io("making an ingest directory"))?;
-        Ok(path)
+        Ok(IngestDirectory(path))
     }
 
     /// Serialises work under a name: a pull of one reference, the unpacking of one layer.
@@ -198,7 +203,7 @@ impl ImageStore {
             return Ok(());
         }
         let temporary = self.ingest_directory()?;
-        let work = temporary.join("fs");
+        let work = temporary.0.join("fs");
         let unpacking = tokio::task::spawn_blocking(move || {
             fs::create_dir(&work).map_err(ImageError::io("making a layer"))?;
             let file = fs::File::open(&layer.path).map_err(ImageError::io("opening a layer"))?;
@@ -211,12 +216,13 @@ impl ImageStore {
             }
             nix::unistd::syncfs(fs::File::open(&work).map_err(ImageError::io("syncing a layer"))?)
                 .map_err(|error| ImageError::Io("syncing a layer".into(), error.into()))?;
-            fs::rename(&work, &target).map_err(ImageError::io("placing a layer"))
+            match fs::rename(&work, &target) {
+                // Unpacked meanwhile on behalf of a pull that was given up.
+                Err(_) if target.exists() => Ok(()),
+                placed => placed.map_err(ImageError::io("placing a layer")),
+            }
         });
-        let unpacked =
-            unpacking.await.map_err(|error| ImageError::Io("unpacking".into(), io::Error::other(error)))?;
-        remove_logged(&temporary);
-        unpacked
+        unpacking.await.map_err(|error| ImageError::Io("unpacking".into(), io::Error::other(error)))?
     }
 
     /// Adds a record, or the names of an equal one; a tag that moves leaves its old image.
@@ -276,16 +282,17 @@ impl ImageStore {
         let wanted: BTreeSet<PathBuf> = in_use.iter().map(|chain| self.layer_directory(chain)).collect();
         let layers = self.root.join("layers");
         let trash = self.ingest_directory()?;
+        let doomed_layers = trash.0.clone();
         let collecting = tokio::task::spawn_blocking(move || {
             for entry in fs::read_dir(&layers).map_err(ImageError::io("reading layers"))? {
                 let entry = entry.map_err(ImageError::io("reading layers"))?;
                 if !wanted.contains(&entry.path()) {
                     // Out of the way first: a half removed layer must never be taken for a whole one.
-                    let doomed = trash.join(entry.file_name());
+                    let doomed = doomed_layers.join(entry.file_name());
                     fs::rename(entry.path(), &doomed).map_err(ImageError::io("removing a layer"))?;
                 }
             }
-            fs::remove_dir_all(&trash).map_err(ImageError::io("removing layers"))
+            fs::remove_dir_all(&doomed_layers).map_err(ImageError::io("removing layers"))
         });
         collecting.await.map_err(|error| ImageError::Io("removing layers".into(), io::Error::other(error)))?
     }
@@ -316,9 +323,13 @@ impl Drop for BusyGuard<'_> {
     }
 }
 
-/// Removes a directory of our own; what cannot be removed now is removed at the next start.
-pub(super) fn remove_logged(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
-        tracing::warn!(path = %path.display(), %error, "leaving something behind until the next start");
+/// A directory that goes when it is not needed any more, also when the work in it is given up.
+pub(super) struct IngestDirectory(pub(super) PathBuf);
+
+impl Drop for IngestDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = crate::files::remove_tree(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "leaving something behind until the next start");
+        }
     }
 }

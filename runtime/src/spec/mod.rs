@@ -30,6 +30,8 @@ pub(crate) enum SpecError {
     Capability(String),
     #[error("seccomp profile {0}: {1}")]
     Seccomp(String, String),
+    #[error("{0} are not supported by this runtime: {1}")]
+    NotDone(&'static str, String),
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
 }
@@ -60,6 +62,13 @@ pub(crate) fn build(inputs: &SpecInputs<'_>) -> Result<BuiltSpec, SpecError> {
         inputs.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let resources =
         inputs.config.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+    refuse_what_is_not_done(inputs.config)?;
+    if let Some(apparmor) = security.apparmor.as_ref().filter(|profile| !profile.localhost_ref.is_empty()) {
+        tracing::warn!(profile = apparmor.localhost_ref, "AppArmor profiles are not applied by this runtime");
+    }
+    if security.selinux_options.is_some() {
+        tracing::info!("SELinux labels are not applied by this runtime");
+    }
     let user = user::resolve(inputs.rootfs, &security, &inputs.image.config.user)?;
     let capabilities = capabilities::choose(&security)?;
     let process = process::build(inputs, &security, &user, &capabilities)?;
@@ -88,6 +97,19 @@ pub(crate) fn build(inputs: &SpecInputs<'_>) -> Result<BuiltSpec, SpecError> {
         "annotations": {},
     });
     Ok(BuiltSpec { json, user })
+}
+
+fn refuse_what_is_not_done(config: &ContainerConfig) -> Result<(), SpecError> {
+    if let Some(mount) = config.mounts.iter().find(|mount| mount.image.is_some()) {
+        return Err(SpecError::NotDone("image volumes", mount.container_path.clone()));
+    }
+    if let Some(mount) = config.mounts.iter().find(|mount| mount.recursive_read_only) {
+        return Err(SpecError::NotDone("recursive read-only mounts", mount.container_path.clone()));
+    }
+    if let Some(device) = config.cdi_devices.first() {
+        return Err(SpecError::NotDone("CDI devices", device.name.clone()));
+    }
+    Ok(())
 }
 
 /// What of `/proc` and `/sys` containers do not see, unless the agent says otherwise. An agent that sends no list gets
