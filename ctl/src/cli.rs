@@ -46,6 +46,12 @@ pub struct GlobalOptions {
     /// Do not verify the server's certificate
     #[arg(long, global = true)]
     pub insecure_skip_tls_verify: bool,
+    /// How long the server may take to answer; 0 is as long as it takes
+    #[arg(long, global = true, value_name = "TIME")]
+    pub request_timeout: Option<Span>,
+    /// Accepted for compatibility
+    #[arg(short, long, global = true, hide = true, value_name = "LEVEL")]
+    pub v: Option<u8>,
     /// Act as another user
     #[arg(long = "as", global = true, value_name = "NAME")]
     pub impersonate: Option<String>,

@@ -45,7 +45,7 @@ impl Connection {
         let namespace = options.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let server = config.cluster_url.to_string();
         // Watches and logs are silent for as long as nothing happens.
-        config.read_timeout = None;
+        config.read_timeout = options.request_timeout.map(|time| time.0).filter(|time| !time.is_zero());
         let client = Client::try_from(config.clone()).context("cannot make a client from the kubeconfig")?;
         Ok(Self { client, config, namespace, server })
     }

@@ -158,11 +158,14 @@ impl Resources {
     }
 
     fn suggestion(&self, word: &str) -> String {
-        let near = self
-            .all
-            .iter()
-            .flat_map(|resource| [&resource.plural, &resource.singular])
-            .find(|name| distance(name, word) <= 2);
+        // Short words are near to everything.
+        let most = if word.len() > 3 { 2 } else { 1 };
+        let names = self.all.iter().flat_map(|resource| [&resource.plural, &resource.singular]);
+        let near = names
+            .map(|name| (distance(name, word), name))
+            .filter(|(far, _)| *far <= most)
+            .min_by_key(|(far, _)| *far)
+            .map(|(_, name)| name);
         near.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
     }
 }

@@ -146,6 +146,21 @@ impl Session {
         Ok(Asked::All { resources, namespace, query: selection.query() })
     }
 
+    /// The same as `targets`, for verbs that change things: a kind alone does not mean all of its objects, unless the
+    /// user says so.
+    pub async fn chosen(
+        &self,
+        words: &[String],
+        selection: &Selection,
+        all: bool,
+    ) -> anyhow::Result<Vec<Target>> {
+        let by_selector = selection.selector.is_some() || selection.field_selector.is_some();
+        if !all && !by_selector && matches!(self.asked(words, selection)?, Asked::All { .. }) {
+            bail!("error: resource(s) were provided, but no name was specified");
+        }
+        self.targets(words, selection).await
+    }
+
     /// The single targets of what was asked, with collections listed.
     pub async fn targets(&self, words: &[String], selection: &Selection) -> anyhow::Result<Vec<Target>> {
         let (resources, namespace, query) = match self.asked(words, selection)? {

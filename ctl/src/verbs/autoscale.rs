@@ -43,7 +43,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     if options.min.is_some_and(|min| min > options.max) {
         bail!("error: --max={} must not be less than --min={}", options.max, options.min.unwrap_or_default());
     }
-    let targets = session.targets(&options.what, &options.selection).await?;
+    let targets = session.chosen(&options.what, &options.selection, false).await?;
     if targets.is_empty() {
         bail!("error: name a workload to scale");
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::AlreadyTold;
 use crate::api::is_not_found;
-use crate::cli::{Selection, Span};
+use crate::cli::{DryRun, Selection, Span};
 use crate::session::{Session, Target};
 
 const POLL: Duration = Duration::from_millis(200);
@@ -67,6 +67,9 @@ pub struct Options {
     /// How long to wait; 0 is as long as it takes
     #[arg(long, default_value = "0", value_name = "TIME")]
     pub timeout: Span,
+    /// Only try: `client` sends nothing, `server` checks and deletes nothing
+    #[arg(long, value_enum, default_value_t, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
+    pub dry_run: DryRun,
     /// Only the names
     #[arg(short, long, value_name = "FORM")]
     pub output: Option<String>,
@@ -123,7 +126,14 @@ async fn delete_one(session: &Session, options: &Options, target: &Target) -> an
             "Warning: Immediate deletion does not wait for confirmation that the running resource has been terminated. The resource may continue to run on the cluster indefinitely."
         );
     }
-    let answer = session.api.delete(&target.path(), &body).await?;
+    if options.dry_run.is_server() {
+        body["dryRun"] = json!(["All"]);
+    }
+    let answer = if options.dry_run.is_client() {
+        session.api.get(&target.path()).await?
+    } else {
+        session.api.delete(&target.path(), &body).await?
+    };
     if options.output.as_deref() == Some("name") {
         println!("{}", target.reported());
     } else {
@@ -133,7 +143,15 @@ async fn delete_one(session: &Session, options: &Options, target: &Target) -> an
             .as_ref()
             .map(|namespace| format!(" from {namespace} namespace"))
             .unwrap_or_default();
-        println!("{}{forced} deleted{place}", quoted(target));
+        let tried = match options.dry_run {
+            DryRun::None => "",
+            DryRun::Client => " (dry run)",
+            DryRun::Server => " (server dry run)",
+        };
+        println!("{}{forced} deleted{place}{tried}", quoted(target));
+    }
+    if options.dry_run != DryRun::None {
+        return Ok(None);
     }
     // What is gone at once is answered with a Status, what goes later with the object.
     let uid = answer.pointer("/metadata/uid").or(answer.pointer("/details/uid"));

@@ -33,7 +33,7 @@ pub struct Options {
 
 /// Runs the verb.
 pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
-    let targets = session.targets(&options.what, &options.selection).await?;
+    let targets = session.chosen(&options.what, &options.selection, false).await?;
     if targets.is_empty() {
         bail!("error: no objects to edit");
     }

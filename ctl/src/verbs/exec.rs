@@ -65,6 +65,10 @@ pub async fn start(
 /// What a refused connection to a container means.
 pub fn refusal(error: kube::Error) -> anyhow::Error {
     match &error {
+        // The answer was plain text rather than a Status: it comes from behind the API server.
+        kube::Error::Api(status) if status.reason == "Failed to parse error data" => {
+            anyhow::anyhow!("error: unable to upgrade connection: {}", status.message.trim())
+        }
         kube::Error::Api(status) => {
             anyhow::anyhow!("Error from server ({}): {}", status.reason, status.message)
         }

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::session::Session;
+use crate::writing::Writing;
 
 /// The flags of `expose`.
 #[derive(Args, Clone, Debug)]
@@ -30,11 +31,25 @@ pub struct Options {
     /// Labels of the pods; by default the workload's selector
     #[arg(long, value_name = "LABELS")]
     pub selector: Option<String>,
+    /// Labels of the service; by default the workload's
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub labels: Option<String>,
+    /// The service's address, or None
+    #[arg(long, value_name = "ADDRESS")]
+    pub cluster_ip: Option<String>,
+    /// A further address that leads to it
+    #[arg(long, value_name = "ADDRESS")]
+    pub external_ip: Option<String>,
+    /// ClientIP, so that a client stays with a pod, or None
+    #[arg(long, value_name = "KIND")]
+    pub session_affinity: Option<String>,
+    #[command(flatten)]
+    pub writing: Writing,
 }
 
 /// Runs the verb.
 pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
-    let targets = session.targets(&options.what, &Default::default()).await?;
+    let targets = session.chosen(&options.what, &Default::default(), false).await?;
     let [target] = targets.as_slice() else { bail!("error: name one object to expose") };
     let object = session.api.get(&target.path()).await?;
     let selector = match &options.selector {
@@ -48,14 +63,28 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
         "spec": {"selector": selector, "ports": ports, "type": options.kind},
     });
-    if let Some(labels) = object.pointer("/metadata/labels") {
+    if let Some(text) = &options.labels {
+        service["metadata"]["labels"] = labels(text)?;
+    } else if let Some(labels) = object.pointer("/metadata/labels") {
         service["metadata"]["labels"] = labels.clone();
     }
+    for (field, value) in [("clusterIP", &options.cluster_ip), ("sessionAffinity", &options.session_affinity)]
+    {
+        if let Some(value) = value {
+            service["spec"][field] = value.as_str().into();
+        }
+    }
+    if let Some(address) = &options.external_ip {
+        service["spec"]["externalIPs"] = json!([address]);
+    }
+    let reported = format!("service/{name}");
+    if options.writing.dry_run.is_client() {
+        return options.writing.tell(&service, &reported, "exposed");
+    }
     let namespace = target.namespace.as_deref().unwrap_or(&session.namespace);
-    let path = format!("/api/v1/namespaces/{namespace}/services?fieldManager=ctl-expose");
-    session.api.create(&path, &service).await?;
-    println!("service/{name} exposed");
-    Ok(())
+    let path = format!("/api/v1/namespaces/{namespace}/services?{}", options.writing.query("ctl-expose"));
+    let created = session.api.create(&path, &service).await?;
+    options.writing.tell(&created, &reported, "exposed")
 }
 
 fn labels(text: &str) -> anyhow::Result<Value> {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::api::PatchKind;
 use crate::cli::Selection;
 use crate::session::Session;
+use crate::writing::Writing;
 
 /// The flags of `label` and `annotate`.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +26,8 @@ pub struct Options {
     /// Show what is there
     #[arg(long)]
     pub list: bool,
+    #[command(flatten)]
+    pub writing: Writing,
 }
 
 /// Runs the verb on a map of the metadata.
@@ -36,7 +39,7 @@ pub async fn run(session: &Session, options: &Options, map: &str, done: &str) ->
     if changes.is_empty() && !options.list {
         bail!("error: at least one change such as key=value or key- is required");
     }
-    let targets = session.targets(what, &options.selection).await?;
+    let targets = session.chosen(what, &options.selection, options.all).await?;
     for target in targets {
         let object = session.api.get(&target.path()).await?;
         let now = object["metadata"][map].as_object().cloned().unwrap_or_default();
@@ -54,12 +57,14 @@ pub async fn run(session: &Session, options: &Options, map: &str, done: &str) ->
         }
         let removed_only = wanted.values().all(Value::is_null);
         let patch = json!({"metadata": {map: wanted}});
-        session
-            .api
-            .patch(&format!("{}?fieldManager=ctl-label", target.path()), PatchKind::Merge, &patch)
-            .await?;
         let said = if removed_only && done == "labeled" { "unlabeled" } else { done };
-        println!("{} {said}", target.reported());
+        let after = if options.writing.dry_run.is_client() {
+            object
+        } else {
+            let path = format!("{}?{}", target.path(), options.writing.query("ctl-label"));
+            session.api.patch(&path, PatchKind::Merge, &patch).await?.0
+        };
+        options.writing.tell(&after, &target.reported(), said)?;
     }
     Ok(())
 }

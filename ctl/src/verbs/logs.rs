@@ -48,6 +48,12 @@ pub struct Options {
     /// Which pod and container wrote each line
     #[arg(long)]
     pub prefix: bool,
+    /// Accepted for compatibility; all are followed at once
+    #[arg(long, hide = true)]
+    pub max_log_requests: Option<u32>,
+    /// Go on though one of several logs breaks off
+    #[arg(long)]
+    pub ignore_errors: bool,
     /// At most so many bytes
     #[arg(long, value_name = "BYTES")]
     pub limit_bytes: Option<u64>,
@@ -75,7 +81,10 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         }
     }
     while let Some(ended) = streams.next().await {
-        ended?;
+        match ended {
+            Err(error) if options.ignore_errors => eprintln!("{error:#}"),
+            other => other?,
+        }
     }
     Ok(())
 }

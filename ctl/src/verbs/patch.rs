@@ -63,7 +63,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         Form::Merge => PatchKind::Merge,
         Form::Json => PatchKind::Json,
     };
-    let targets = session.targets(&options.what, &options.selection).await?;
+    let targets = session.chosen(&options.what, &options.selection, false).await?;
     if targets.is_empty() {
         bail!("error: no objects to patch");
     }

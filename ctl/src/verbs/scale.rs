@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::api::PatchKind;
 use crate::cli::Selection;
 use crate::session::Session;
+use crate::writing::Writing;
 
 /// The flags of `scale`.
 #[derive(Args, Clone, Debug)]
@@ -15,17 +16,22 @@ pub struct Options {
     pub what: Vec<String>,
     #[command(flatten)]
     pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
     /// The number wanted
     #[arg(long, value_name = "NUMBER")]
     pub replicas: u32,
     /// Only if the number is this one now
     #[arg(long, value_name = "NUMBER")]
     pub current_replicas: Option<u32>,
+    #[command(flatten)]
+    pub writing: Writing,
 }
 
 /// Runs the verb.
 pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
-    let targets = session.targets(&options.what, &options.selection).await?;
+    let targets = session.chosen(&options.what, &options.selection, options.all).await?;
     if targets.is_empty() {
         bail!("error: no objects passed to scale");
     }
@@ -41,8 +47,13 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
             }
         }
         let patch = json!({"spec": {"replicas": options.replicas}});
-        session.api.patch(&format!("{path}?fieldManager=ctl"), PatchKind::Merge, &patch).await?;
-        println!("{} scaled", target.reported());
+        let after = if options.writing.dry_run.is_client() {
+            session.api.get(&path).await?
+        } else {
+            let path = format!("{path}?{}", options.writing.query("ctl-scale"));
+            session.api.patch(&path, PatchKind::Merge, &patch).await?.0
+        };
+        options.writing.tell(&after, &target.reported(), "scaled")?;
     }
     Ok(())
 }

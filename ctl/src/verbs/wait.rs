@@ -92,7 +92,7 @@ impl Wanted {
 pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     let wanted = Wanted::parse(&options.wanted)?;
     let deadline = Instant::now() + options.timeout.0;
-    let targets = match session.targets(&options.what, &options.selection).await {
+    let targets = match session.chosen(&options.what, &options.selection, options.all).await {
         Err(error) if is_not_found(&error) => Vec::new(),
         found => found?,
     };

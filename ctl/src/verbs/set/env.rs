@@ -18,6 +18,9 @@ pub struct Options {
     pub words: Vec<String>,
     #[command(flatten)]
     pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
     /// The containers; `*` is every one
     #[arg(short, long, default_value = "*", value_name = "NAME")]
     pub containers: String,
@@ -59,7 +62,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         bail!("error: at least one environment variable must be provided");
     }
     let containers = Containers::parse(&options.containers);
-    for target in session.targets(what, &options.selection).await? {
+    for target in session.chosen(what, &options.selection, options.all).await? {
         if options.list {
             list(session, &target, &containers).await?;
             continue;

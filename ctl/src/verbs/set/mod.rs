@@ -34,6 +34,9 @@ pub struct ImageOptions {
     pub words: Vec<String>,
     #[command(flatten)]
     pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub writing: Writing,
 }
@@ -56,7 +59,7 @@ async fn image(session: &Session, options: &ImageOptions) -> anyhow::Result<()> 
         bail!("error: at least one change such as container=image is required");
     }
     let changes: Vec<(&str, &str)> = changes.iter().filter_map(|change| change.split_once('=')).collect();
-    for target in session.targets(what, &options.selection).await? {
+    for target in session.chosen(what, &options.selection, options.all).await? {
         set_images(session, &target, &changes, &options.writing).await?;
     }
     Ok(())

@@ -17,6 +17,9 @@ pub struct ResourcesOptions {
     pub what: Vec<String>,
     #[command(flatten)]
     pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
     /// The containers; `*` is every one
     #[arg(short, long, default_value = "*", value_name = "NAME")]
     pub containers: String,
@@ -38,6 +41,9 @@ pub struct ServiceAccountOptions {
     pub words: Vec<String>,
     #[command(flatten)]
     pub selection: Selection,
+    /// Every object of the kind in the namespace
+    #[arg(long)]
+    pub all: bool,
     #[command(flatten)]
     pub writing: Writing,
 }
@@ -54,7 +60,7 @@ pub async fn run(session: &Session, options: &ResourcesOptions) -> anyhow::Resul
         bail!("error: you must specify an update to requests or limits (in the form of --requests/--limits)");
     }
     let containers = Containers::parse(&options.containers);
-    for target in session.targets(&options.what, &options.selection).await? {
+    for target in session.chosen(&options.what, &options.selection, options.all).await? {
         change(session, &target, &containers, &options.writing, "resource requirements updated", |_| {
             Some(json!({"resources": wanted}))
         })
@@ -87,7 +93,7 @@ pub async fn service_account(session: &Session, options: &ServiceAccountOptions)
     else {
         bail!("error: name workloads, and then the service account");
     };
-    for target in session.targets(what, &options.selection).await? {
+    for target in session.chosen(what, &options.selection, options.all).await? {
         let patch = wrapped(
             pod_spec(&target.resource.kind),
             json!({"serviceAccountName": account, "serviceAccount": account}),
