@@ -118,7 +118,9 @@ fn holder_of(port: u16) -> Option<String> {
         })
     })?;
     let target = format!("socket:[{inode}]");
-    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+    let entries = std::fs::read_dir("/proc").ok()?.flatten();
+    let is_process = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().is_ok();
+    for process in entries.filter(is_process) {
         let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else { continue };
         let holds = descriptors
             .flatten()
