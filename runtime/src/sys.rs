@@ -111,6 +111,26 @@ pub(crate) fn close_from(first: u32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// Puts a compiled seccomp filter (instructions of eight bytes) in force for this process and all it becomes.
+pub(crate) fn install_seccomp_filter(program: &[u8]) -> nix::Result<()> {
+    let mut instructions: Vec<libc::sock_filter> = program
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|[code_low, code_high, jt, jf, k @ ..]| libc::sock_filter {
+            code: u16::from_ne_bytes([*code_low, *code_high]),
+            jt: *jt,
+            jf: *jf,
+            k: u32::from_ne_bytes(*k),
+        })
+        .collect();
+    let length = u16::try_from(instructions.len()).map_err(|_| Errno::E2BIG)?;
+    let program = libc::sock_fprog { len: length, filter: instructions.as_mut_ptr() };
+    // SAFETY: the structure and the instructions that it points to outlive the call, which copies them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) };
+    Errno::result(result).map(drop)
+}
+
 /// Makes a terminal the controlling one of this session.
 pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> nix::Result<()> {
     // SAFETY: the ioctl takes a number and changes kernel state only.

@@ -57,6 +57,13 @@ async fn a_profile_of_the_node_should_be_enforced() {
         localhost_ref: profile.display().to_string(),
     });
     assert_eq!(node.output_of(&sandbox, config.clone()).await.1, "denied");
+    // Programs run later as well, with the error that the profile names (38: there is no such call).
+    let mut steady = config.clone();
+    steady.command = vec!["sleep".into(), "1000".into()];
+    let steady = node.run_with(&sandbox, steady).await;
+    let output = node.exec(&steady, &["busybox", "mkdir", "/tmp/y"]).await;
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(output.exit_code == 1 && words.contains("Function not implemented"), "{words}");
     security(&mut config).seccomp.as_mut().unwrap().localhost_ref = "/no/such/profile".into();
     assert!(node.create(&sandbox, config).await.unwrap_err().message().contains("/no/such/profile"));
     node.finish().await;

@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +17,7 @@ use nix::{
 };
 
 use super::{
-    diagnostics,
+    diagnostics, filter,
     log::{LogFile, Stream},
     output::Output,
     protocol::{self, ContainerStart, ContainerState, Exit},
@@ -37,6 +38,8 @@ pub(super) struct Container {
     pub(super) terminal: Option<OwnedFd>,
     pub(super) log: Option<LogFile>,
     pub(super) phase: Phase,
+    /// The seccomp filter for programs run later, once it has been compiled; empty for none.
+    filter: Option<Arc<[u8]>>,
 }
 
 pub(super) enum Phase {
@@ -111,6 +114,7 @@ impl Container {
             terminal,
             log,
             phase: Phase::Running,
+            filter: None,
         };
         started.watch_terminal().map_err(|error| format!("reading the terminal: {error}"))?;
         Ok(started)
@@ -121,6 +125,32 @@ impl Container {
             self.outputs.push(Output::new(terminal.try_clone()?, Stream::Stdout)?);
         }
         Ok(())
+    }
+
+    /// The seccomp filter for programs run in the container; empty for none.
+    pub(super) fn compiled_filter(&mut self) -> Result<Arc<[u8]>, String> {
+        /// The part of the specification that is wanted here.
+        #[derive(serde::Deserialize)]
+        struct Wanted {
+            linux: WantedLinux,
+        }
+        #[derive(serde::Deserialize)]
+        struct WantedLinux {
+            seccomp: Option<filter::Profile>,
+        }
+        if let Some(filter) = &self.filter {
+            return Ok(Arc::clone(filter));
+        }
+        let fail = |error: &dyn std::fmt::Display| format!("reading the seccomp profile: {error}");
+        let json = fs::read(self.config.bundle.join("config.json")).map_err(|error| fail(&error))?;
+        let wanted: Wanted = serde_json::from_slice(&json).map_err(|error| fail(&error))?;
+        let program = match wanted.linux.seccomp {
+            Some(profile) => filter::compile_apart(&profile).map_err(|error| fail(&error))?,
+            None => Vec::new(),
+        };
+        let program: Arc<[u8]> = program.into();
+        self.filter = Some(Arc::clone(&program));
+        Ok(program)
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -9,12 +9,12 @@ use std::{
     io::{self, Read, Write},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::Path,
+    sync::Arc,
 };
 
 use libcontainer::{
     capabilities,
     oci_spec::runtime::{Process, Spec},
-    seccomp,
     syscall::syscall::create_syscall,
 };
 use nix::{
@@ -47,7 +47,8 @@ pub(super) struct Program {
     pub(super) streams: [Option<OwnedFd>; 3],
 }
 
-pub(super) fn start(container: &Container, program: Program) -> Result<Running, String> {
+pub(super) fn start(container: &mut Container, program: Program) -> Result<Running, String> {
+    let filter = container.compiled_filter()?;
     let spec = Spec::load(container.config.bundle.join("config.json")).map_err(|error| error.to_string())?;
     let target =
         sys::pidfd_open(container.pid).map_err(|error| format!("the container has ended: {error}"))?;
@@ -62,7 +63,7 @@ pub(super) fn start(container: &Container, program: Program) -> Result<Running, 
     let forked = sys::fork_single_threaded();
     if let Ok(None) = forked {
         drop((failure, console));
-        let error = Child { container, spec: &spec, target, program, console: console_theirs }.run();
+        let error = Child { container, spec: &spec, filter, target, program, console: console_theirs }.run();
         // Without a reader the shim has died, and with it the reason to tell.
         File::from(failure_theirs).write_all(error.as_bytes()).ok();
         std::process::exit(126)
@@ -85,6 +86,8 @@ pub(super) fn start(container: &Container, program: Program) -> Result<Running, 
 struct Child<'a> {
     container: &'a Container,
     spec: &'a Spec,
+    /// The compiled seccomp filter; empty for none.
+    filter: Arc<[u8]>,
     target: OwnedFd,
     program: Program,
     console: OwnedFd,
@@ -166,7 +169,6 @@ impl Child<'_> {
         if let Some(true) = process.no_new_privileges() {
             prctl::set_no_new_privs().map_err(|error| text(&error))?;
         }
-        let filter = self.spec.linux().as_ref().and_then(|linux| linux.seccomp().clone());
         let filter_first = !process.no_new_privileges().unwrap_or(false);
         prctl::set_keepcaps(true).map_err(|error| text(&error))?;
         nix::unistd::setresgid(nix_gid(user.gid()), nix_gid(user.gid()), nix_gid(user.gid()))
@@ -177,24 +179,23 @@ impl Child<'_> {
         prctl::set_keepcaps(false).map_err(|error| text(&error))?;
         sys::close_on_exec_from(3).map_err(|error| text(&error))?;
         if filter_first {
-            install_filter(filter.as_ref())?;
+            install_filter(&self.filter)?;
         }
         if let Some(wanted) = process.capabilities() {
             capabilities::drop_privileges(wanted, syscall.as_ref()).map_err(|error| text(&error))?;
         }
         if !filter_first {
-            install_filter(filter.as_ref())?;
+            install_filter(&self.filter)?;
         }
         Ok(())
     }
 }
 
-fn install_filter(filter: Option<&libcontainer::oci_spec::runtime::LinuxSeccomp>) -> Result<(), String> {
-    if let Some(filter) = filter {
-        seccomp::initialize_seccomp(filter)
-            .map_err(|error| format!("installing the seccomp filter: {error}"))?;
+fn install_filter(filter: &[u8]) -> Result<(), String> {
+    if filter.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    sys::install_seccomp_filter(filter).map_err(|error| format!("installing the seccomp filter: {error}"))
 }
 
 fn nix_gid(gid: u32) -> nix::unistd::Gid {

@@ -14,6 +14,7 @@ mod container;
 mod diagnostics;
 mod exec;
 pub(crate) mod factory;
+mod filter;
 mod log;
 mod output;
 mod pause;

@@ -289,7 +289,7 @@ impl Server {
         wanted: [bool; 3],
         descriptors: Vec<OwnedFd>,
     ) -> Answer {
-        let Some(container) = self.containers.get(id) else {
+        let Some(container) = self.containers.get_mut(id) else {
             return Answer::plain(Reply::NotFound(id.to_owned()));
         };
         if container.has_ended() {
