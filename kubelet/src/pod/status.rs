@@ -15,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions;
 use super::memory::Memory;
-use super::spec::{self, PodExt, RestartPolicy};
+use super::phase;
+use super::spec::{self, PodExt};
 use crate::cri::{ContainerRecord, PodRuntime, RunState};
 
 /// What a status is made from.
@@ -94,7 +95,7 @@ pub fn build(view: &View<'_>) -> PodStatus {
         };
         status.ephemeral_container_statuses = Some(debugging.iter().map(told).collect());
     }
-    status.phase = Some(phase(view, &status, before.phase.as_deref()).to_string());
+    status.phase = Some(phase::phase(view, &status, before.phase.as_deref()).to_string());
     status.reason = before.reason.filter(|_| pod.is_over());
     status.message = before.message.filter(|_| pod.is_over());
     if let Some(verdict) = view.verdict {
@@ -334,77 +335,5 @@ fn state(view: &View<'_>, record: &ContainerRecord) -> ContainerState {
             };
             ContainerState { terminated: Some(terminated), ..ContainerState::default() }
         }
-    }
-}
-
-#[derive(Default)]
-struct Count {
-    running: usize,
-    waiting: usize,
-    stopped: usize,
-    succeeded: usize,
-}
-
-fn count(statuses: &[ContainerStatus]) -> Count {
-    let mut count = Count::default();
-    for status in statuses {
-        let state = status.state.clone().unwrap_or_default();
-        if state.running.is_some() {
-            count.running += 1;
-        } else if let Some(terminated) = state.terminated {
-            count.stopped += 1;
-            count.succeeded += usize::from(terminated.exit_code == 0);
-        } else if status.last_state.as_ref().is_some_and(|last| last.terminated.is_some()) {
-            count.stopped += 1;
-        } else {
-            count.waiting += 1;
-        }
-    }
-    count
-}
-
-fn phase<'a>(view: &View<'_>, status: &PodStatus, before: Option<&'a str>) -> &'a str {
-    if let Some(terminal @ ("Succeeded" | "Failed")) = before {
-        return terminal;
-    }
-    let policy = view.pod.restart_policy();
-    let init_failed =
-        view.pod.init_containers().iter().zip(status.init_container_statuses.iter().flatten()).any(
-            |(container, status)| {
-                let code = status.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-                !spec::is_sidecar(container)
-                    && code.is_some_and(|code| {
-                        code != 0 && !super::decide::init_restarts(view.pod, container, code)
-                    })
-            },
-        );
-    let mains = count(status.container_statuses.as_deref().unwrap_or_default());
-    let over = view.ending && view.runtime.is_stopped();
-    if init_failed {
-        return "Failed";
-    }
-    if !conditions::is_initialized(view) {
-        return if over && !view.runtime.is_empty() { "Failed" } else { "Pending" };
-    }
-    if over && mains.running == 0 {
-        return if mains.stopped > 0 && mains.stopped == mains.succeeded { "Succeeded" } else { "Failed" };
-    }
-    if mains.waiting > 0 {
-        return if before == Some("Running") { "Running" } else { "Pending" };
-    }
-    if mains.running > 0 {
-        return "Running";
-    }
-    let restarted =
-        view.pod.spec().containers.iter().zip(status.container_statuses.iter().flatten()).any(|(c, s)| {
-            let code = s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-            code.is_none_or(|code| spec::restarts(view.pod, c, code))
-        });
-    match policy {
-        _ if view.ending && view.verdict.is_none() && view.pod.is_deleted() => "Running",
-        _ if restarted => "Running",
-        RestartPolicy::Always if mains.stopped != mains.succeeded => "Failed",
-        _ if mains.stopped == mains.succeeded => "Succeeded",
-        _ => "Failed",
     }
 }

@@ -15,6 +15,7 @@ use super::decide::{Action, KillCause, decide};
 use super::fields::Surroundings;
 use super::mailbox::Mailbox;
 use super::memory::Memory;
+use super::merge;
 use super::spec::PodExt;
 use super::status::{self, Verdict, View};
 use super::writer::StatusWriter;
@@ -138,8 +139,8 @@ impl Worker {
         }
         if let Some(pod) = news.pod {
             self.writer.seen(&pod);
-            let merged = with_own_status(&pod, self.pod.status.as_ref());
-            matters |= differs(&merged, &self.pod);
+            let merged = merge::with_own_status(&pod, self.pod.status.as_ref());
+            matters |= merge::differs(&merged, &self.pod);
             self.pod = Arc::new(merged);
             self.mailbox.set_latest(self.pod.clone());
         }
@@ -404,43 +405,4 @@ impl Worker {
             node_memory_bytes: allocatable.memory_bytes,
         }
     }
-}
-
-/// Whether two versions differ in what the agent acts upon.
-fn differs(new: &Pod, old: &Pod) -> bool {
-    let (new_meta, old_meta) = (&new.metadata, &old.metadata);
-    new.spec != old.spec
-        || new.status != old.status
-        || new_meta.labels != old_meta.labels
-        || new_meta.annotations != old_meta.annotations
-        || new_meta.deletion_timestamp != old_meta.deletion_timestamp
-        || new_meta.deletion_grace_period_seconds != old_meta.deletion_grace_period_seconds
-        || new_meta.generation != old_meta.generation
-}
-
-/// A newer version of the object with the status that the worker made: the API's may be older. Conditions of others are
-/// the API's.
-fn with_own_status(pod: &Pod, own: Option<&PodStatus>) -> Pod {
-    let mut merged = pod.clone();
-    let Some(own) = own else { return merged };
-    let mut status = own.clone();
-    let theirs = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let is_ours = |kind: &str| {
-        matches!(
-            kind,
-            "Ready" | "ContainersReady" | "Initialized" | "PodReadyToStartContainers" | "PodScheduled"
-        )
-    };
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|c| {
-        is_ours(&c.type_) || theirs.iter().any(|t| t.type_ == c.type_) || c.type_ == "DisruptionTarget"
-    });
-    for foreign in theirs.into_iter().filter(|c| !is_ours(&c.type_)) {
-        match conditions.iter_mut().find(|c| c.type_ == foreign.type_) {
-            Some(known) => *known = foreign,
-            None => conditions.push(foreign),
-        }
-    }
-    merged.status = Some(status);
-    merged
 }
