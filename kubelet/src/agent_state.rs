@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::cri::Cri;
+use crate::endpoints::Endpoints;
 use crate::node::Machine;
 use crate::pod::{Mailbox, PodExt, ResolvConf};
 use crate::references::References;
@@ -41,6 +42,8 @@ pub struct Agent {
     pub informers: Informers,
     /// All services, for environment variables.
     pub services: Informer<Service>,
+    /// Who gets requests.
+    pub endpoints: Endpoints,
     /// Config maps and secrets.
     pub references: References,
     /// Where happenings are told.
@@ -84,16 +87,17 @@ impl Agent {
     /// Puts the parts together.
     pub fn new(
         config: Config,
-        client: kube::Client,
+        informers: Informers,
         cri: Cri,
         runtime: (String, String),
         cgroups: Cgroups,
         shutdown: &tokio_util::sync::CancellationToken,
     ) -> Self {
-        let informers = Informers::new(client.clone(), shutdown.clone());
+        let client = informers.client();
         let events = EventRecorder::new(client.clone(), "kubelet", Some(&config.node_name), shutdown.clone());
         Self {
             services: informers.get(client::Scope::all()),
+            endpoints: Endpoints::new(&informers),
             references: References::new(informers.clone()),
             informers,
             events,

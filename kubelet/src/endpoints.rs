@@ -1,62 +1,63 @@
 //! Whether services still send requests to a pod, as the API's EndpointSlices tell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use client::{Informer, Informers, Scope};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ListParams, WatchEvent, WatchParams};
-use kube::{Api, Client};
+use tokio::sync::Notify;
 
 use crate::pod::PodExt;
 
-/// Returns when no slice names the pod as ready any more and `propagation` has passed since, so that service proxies have
-/// followed; or after `most`. At once for a pod that no service selects. An API that does not answer costs `propagation`.
-pub async fn left(client: &Client, pod: &Pod, most: Duration, propagation: Duration) {
-    let api = Api::<EndpointSlice>::namespaced(client.clone(), pod.namespace());
-    match tokio::time::timeout(most, follow(&api, pod)).await {
-        Ok(Ok(false)) => {}
-        Ok(Ok(true)) | Err(_) => tokio::time::sleep(propagation).await,
-        Ok(Err(error)) => {
-            tracing::debug!(pod = pod.title(), %error, "the EndpointSlices cannot be read");
-            tokio::time::sleep(propagation).await;
-        }
-    }
+/// The cluster's EndpointSlices. In one process they are shared with the service proxy, which needs them all anyway.
+pub struct Endpoints {
+    slices: Informer<EndpointSlice>,
+    changed: Arc<Notify>,
 }
 
-/// Whether the pod was in a slice at all, once it is ready in none.
-async fn follow(api: &Api<EndpointSlice>, pod: &Pod) -> Result<bool, kube::Error> {
-    let list = api.list(&ListParams::default()).await?;
-    let mut holding: Vec<String> = Vec::new();
-    let mut was_in = false;
-    for slice in &list.items {
-        was_in |= names(slice, pod).is_some();
-        if names(slice, pod) == Some(true) {
-            holding.push(slice.metadata.name.clone().unwrap_or_default());
+impl Endpoints {
+    /// Watches them.
+    pub fn new(informers: &Informers) -> Self {
+        let slices = informers.get::<EndpointSlice>(Scope::all());
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
+        slices.on_change(move |_| notify.notify_waiters());
+        Self { slices, changed }
+    }
+
+    /// Returns when no slice names the pod as ready any more and `propagation` has passed since, so that service proxies
+    /// have followed; or after `most`. At once for a pod that no service selects.
+    pub async fn left(&self, pod: &Pod, most: Duration, propagation: Duration) {
+        if !self.slices.is_synced() {
+            tracing::debug!(pod = pod.title(), "the EndpointSlices are not known");
+            return tokio::time::sleep(propagation).await;
         }
-    }
-    if holding.is_empty() {
-        return Ok(was_in);
-    }
-    let version = list.metadata.resource_version.unwrap_or_default();
-    let mut events = api.watch(&WatchParams::default(), &version).await?.boxed();
-    while let Some(event) = events.try_next().await? {
-        let (slice, deleted) = match event {
-            WatchEvent::Added(slice) | WatchEvent::Modified(slice) => (slice, false),
-            WatchEvent::Deleted(slice) => (slice, true),
-            WatchEvent::Bookmark(_) => continue,
-            WatchEvent::Error(_) => return Ok(true),
+        if self.named(pod).is_none() {
+            return;
+        }
+        let gone = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if self.named(pod) != Some(true) {
+                    return;
+                }
+                changed.await;
+            }
         };
-        let name = slice.metadata.name.clone().unwrap_or_default();
-        holding.retain(|held| *held != name);
-        if !deleted && names(&slice, pod) == Some(true) {
-            holding.push(name);
+        if tokio::time::timeout(most, gone).await.is_err() {
+            tracing::debug!(pod = pod.title(), "a service still names the pod");
         }
-        if holding.is_empty() {
-            break;
-        }
+        tokio::time::sleep(propagation).await;
     }
-    Ok(true)
+
+    /// Whether any slice names the pod, and whether as ready.
+    fn named(&self, pod: &Pod) -> Option<bool> {
+        let slices = self.slices.list_namespace(pod.namespace());
+        slices.iter().filter_map(|slice| names(slice, pod)).reduce(|a, b| a || b)
+    }
 }
 
 /// Whether a slice names the pod, and as ready.
@@ -67,4 +68,28 @@ fn names(slice: &EndpointSlice, pod: &Pod) -> Option<bool> {
     };
     let endpoints = slice.endpoints.iter().flatten().filter(is_pod);
     endpoints.map(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)).reduce(|a, b| a || b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_named_as_ready_is_told_from_one_that_is_only_named() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"uid": "u"}})).unwrap();
+        let slice = |endpoints: serde_json::Value| -> EndpointSlice {
+            serde_json::from_value(
+                serde_json::json!({"metadata": {}, "addressType": "IPv4", "endpoints": endpoints}),
+            )
+            .unwrap()
+        };
+        let endpoint = |uid: &str, ready: Option<bool>| serde_json::json!({"addresses": ["1.1.1.1"], "conditions": {"ready": ready}, "targetRef": {"uid": uid}});
+        assert_eq!(names(&slice(serde_json::json!([endpoint("v", Some(true))])), &pod), None);
+        assert_eq!(names(&slice(serde_json::json!([endpoint("u", Some(false))])), &pod), Some(false));
+        assert_eq!(
+            names(&slice(serde_json::json!([endpoint("u", None)])), &pod),
+            Some(true),
+            "unset means ready"
+        );
+    }
 }

@@ -36,4 +36,4 @@ pub use config::{CgroupDriver, Config, Eviction, ImageGc, Reserved, Serving};
 pub use destroy::destroy;
 pub use error::Error;
 pub use image::{Archive, ContainerdLoader, ImageLoader, LoadError};
-pub use run::run;
+pub use run::{run, run_with};

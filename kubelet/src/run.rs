@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::EventType;
 use client::backoff::Backoff;
+use client::{EventType, Informers};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,16 @@ const RUNTIME_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the agent until `shutdown` fires. Containers run on.
 pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let informers = Informers::new(client, shutdown.clone());
+    run_with(config, &informers, shutdown).await
+}
+
+/// The same, sharing informers with other parts of the process. They must read as the node, and outlive the agent.
+pub async fn run_with(
+    config: Config,
+    informers: &Informers,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     make_dir(&config.root_dir, 0o750)?;
     make_dir(&config.pod_log_dir, 0o755)?;
     let listener = agent::Listener::bind(&config).await?;
@@ -31,7 +41,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let driver = cgroup_driver(&config, &cri).await;
     let cgroups = Cgroups::new(&config.cgroup_root, driver);
     let runtime = (version.runtime_name, version.runtime_version);
-    let agent = Arc::new(Agent::new(config, client, cri, runtime, cgroups, &shutdown));
+    let agent = Arc::new(Agent::new(config, informers.clone(), cri, runtime, cgroups, &shutdown));
     agent.set_api_port(listener.port());
 
     agent::begin_measuring(&agent);

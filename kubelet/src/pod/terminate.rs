@@ -24,7 +24,7 @@ use super::worker::Worker;
 use super::{config, hooks};
 use crate::agent_state::Agent;
 use crate::cri::ContainerRecord;
-use crate::{endpoints, volume};
+use crate::volume;
 
 /// Between attempts when the runtime or the API fails.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -96,7 +96,7 @@ impl Worker {
         // The process keeps most of its grace period for itself.
         let most = config.endpoints_wait_max.min(countdown.left() / 2);
         let propagation = config.propagation_delay;
-        let waiting = endpoints::left(&self.agent.client, &self.pod, most, propagation);
+        let waiting = self.agent.endpoints.left(&self.pod, most, propagation);
         tokio::select! {
             () = waiting => true,
             () = self.mailbox.ends_sooner(Some(countdown.grace_s)) => false,
