@@ -26,8 +26,8 @@ check:
 test: images
 	scripts/prerequisites.sh test
 	cargo build --locked
-	cargo test --workspace --exclude tests --locked
-	cargo test -p tests --locked -- --test-threads=1
+	cargo test --workspace --exclude tests --locked --no-fail-fast
+	cargo test -p tests --locked --no-fail-fast -- --test-threads=1
 
 ## Print the figures that docs/benchmarks.md explains
 bench: images

@@ -127,7 +127,9 @@ fn a_machine_that_cannot_serve_says_what_to_do() {
     assert!(said.contains(data_dir) && said.contains("in use by process"), "{said}");
     let said = start(&["--data-dir", other.path().to_str().unwrap()]);
     assert!(
-        said.contains("port 6443 is in use by gantry (process") && said.contains("--secure-port"),
+        said.contains("port 6443 is in use by")
+            && said.contains("gantry (process")
+            && said.contains("--secure-port"),
         "{said}"
     );
     let said = start(&["--data-dir", other.path().to_str().unwrap(), "--pod-cidr", "10.96.0.0/12"]);
