@@ -113,6 +113,15 @@ async fn containers_of_a_pod_should_share_what_pods_share() {
     let processes = node.sh(&first, "ps").await;
     assert!(processes.contains("sleep 2000") && processes.contains("sleep 1000"), "{processes}");
     assert_eq!(node.sh(&first, "cat /proc/1/comm").await, "pause");
+    // Nothing is to be had from the first process, not even by one who may trace it.
+    let mut tracer =
+        in_pod("ls /proc/1/root/ && grep -E '^(Uid|CapEff|NoNewPrivs)' /proc/1/status && ls /proc/1/fd");
+    let security = tracer.linux.as_mut().unwrap().security_context.as_mut().unwrap();
+    security.capabilities =
+        Some(Capability { add_capabilities: vec!["SYS_PTRACE".into()], ..Capability::default() });
+    let (code, seen) = node.output_of(&sandbox, tracer).await;
+    assert_eq!(code, 0, "{seen}");
+    assert_eq!(seen, "Uid:\t65535\t65535\t65535\t65535\nCapEff:\t0000000000000000\nNoNewPrivs:\t1");
     assert_eq!(
         node.sh(&first, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shm_rmid_forced")
             .await,

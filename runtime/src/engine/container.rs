@@ -107,6 +107,11 @@ impl Engine {
         let shared = *sandbox.pause_pid.read();
         match options.pid() {
             // The default value of the message means "pod", but only a sandbox that shares has something to join.
+            NamespaceMode::Pod
+                if shared.is_none() && sandbox.namespace_options().pid() == NamespaceMode::Pod =>
+            {
+                Err(Error::State("the process that holds the pod's process namespace has ended".into()))
+            }
             NamespaceMode::Pod => Ok(shared),
             NamespaceMode::Target => match self.container(&options.target_id)?.phase() {
                 Phase::Running { pid, .. } => Ok(Some(pid)),

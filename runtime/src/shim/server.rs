@@ -60,7 +60,7 @@ impl Connection {
 
 impl Server {
     pub(super) fn new(directory: PathBuf, listener: OwnedFd, config: &ShimConfig) -> nix::Result<Self> {
-        let pause = if config.shared_pid { Some(pause::start()?) } else { None };
+        let pause = if config.shared_pid { Some(pause::start(&directory)?) } else { None };
         Ok(Self {
             directory,
             listener,
