@@ -276,8 +276,6 @@ impl Worker {
                 true
             }
             Action::StopSandbox { id } => {
-                let message = "Pod sandbox changed, it will be killed and re-created.";
-                self.agent.tell(&self.pod, None, EventType::Normal, "SandboxChanged", message);
                 self.done("stopping a sandbox", self.agent.cri.stop_sandbox(&id).await)
             }
             Action::RemoveContainer { id } => {
@@ -328,6 +326,10 @@ impl Worker {
     }
 
     async fn create_sandbox(&mut self, attempt: u32) -> bool {
+        if attempt > 0 && !self.runtime.containers.is_empty() && self.memory.sandbox_failure.is_none() {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.agent.tell(&self.pod, None, EventType::Normal, "SandboxChanged", message);
+        }
         if !self.prepare().await {
             return true;
         }
