@@ -14,7 +14,7 @@ pub fn check(nodes: &[Node]) {
     let mut left: Vec<String> = Vec::new();
     for node in nodes {
         let instance = instance_of(node.data_dir());
-        left.extend(processes_of(node.data_dir()));
+        left.extend(processes_naming(node.data_dir()));
         left.extend(mounts_of(node.data_dir(), &instance));
         collect_cgroups(Path::new("/sys/fs/cgroup"), 3, &instance, &mut left);
         let run = Path::new("/run").join(&instance);
@@ -51,7 +51,8 @@ fn collect_cgroups(directory: &Path, depth: usize, instance: &str, into: &mut Ve
     }
 }
 
-fn processes_of(data_dir: &Path) -> Vec<String> {
+/// The processes whose command line names a directory.
+pub fn processes_naming(data_dir: &Path) -> Vec<String> {
     let needle = data_dir.display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes

@@ -14,4 +14,5 @@ mod registry;
 pub use cluster::{Cluster, Node, NodeOptions, condition};
 pub use command::{Output, Tool, eventually, gantry, image_archive, run};
 pub use lan::{Lan, Machine};
+pub use leaks::processes_naming;
 pub use registry::{REGISTRY, Registry};

@@ -59,13 +59,10 @@ fn up_tells_how_to_go_on_down_leaves_nothing_running_and_uninstall_no_file() {
 
     let said = gantry(&["down"]).ok();
     assert!(said.contains("is down"), "{said}");
-    let running = machine.inside(&[
-        "sh",
-        "-c",
-        &format!("grep -l {data_dir} /proc/[0-9]*/cmdline 2>/dev/null | wc -l"),
-    ]);
-    // The shell that asks names the directory itself.
-    assert!(running.ok().trim().parse::<u32>().unwrap() <= 2);
+    eventually(5, "every process has ended", || {
+        let left = tests::processes_naming(std::path::Path::new(&data_dir));
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+    });
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&data_dir));
     assert!(gantry(&["down"]).success, "down twice is fine");
