@@ -17,7 +17,7 @@ test=(
     "runc|containerd runs containers by it"
     "etcd-server|the etcd store is tested over a real etcd"
     "docker-registry|images are pulled from a real registry"
-    "busybox-static|the containers of the runtime's own tests are made of it
+    "busybox-static|the containers of the runtime's own tests are made of it"
     "redis-tools|a real redis client asks the redis pods"
     "python3|small checks of documents"
 )
