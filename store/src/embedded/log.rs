@@ -191,7 +191,7 @@ fn recover_segment(
 /// The error for data that is not what was written.
 pub(super) fn corrupt(path: &Path, offset: usize, reason: &str) -> StoreError {
     StoreError::Corrupt(format!(
-        "{} at offset {offset}: {reason}; restore a snapshot (`gantry store restore`) or repair the disk's copy",
+        "{} at offset {offset}: {reason}; restore the directory from a copy",
         path.display()
     ))
 }
