@@ -46,20 +46,7 @@ impl Expectations {
         }
     }
 
-    /// Replaces what is expected of `key` by `count` creations.
-    pub fn expect_creations(&self, key: &ObjectKey, count: usize, now: Instant) {
-        let creations = i64::try_from(count).unwrap_or(i64::MAX);
-        let expected = Expected { creations, deletions: HashSet::new(), since: now };
-        self.by_key.lock().insert(key.clone(), expected);
-    }
-
-    /// Replaces what is expected of `key` by the deletion of these UIDs.
-    pub fn expect_deletions(&self, key: &ObjectKey, uids: impl IntoIterator<Item = String>, now: Instant) {
-        let expected = Expected { creations: 0, deletions: uids.into_iter().collect(), since: now };
-        self.by_key.lock().insert(key.clone(), expected);
-    }
-
-    /// Replaces what is expected of `key` by both.
+    /// Replaces what is expected of `key` by so many creations and the deletion of these UIDs.
     pub fn expect(
         &self,
         key: &ObjectKey,
@@ -100,12 +87,12 @@ mod tests {
     fn a_controller_waits_for_every_creation_and_deletion_it_asked_for() {
         let (expectations, key, now) = (Expectations::new(), ObjectKey::new("a", "b"), Instant::now());
         assert!(expectations.satisfied(&key, now));
-        expectations.expect_creations(&key, 2, now);
+        expectations.expect(&key, 2, [], now);
         expectations.creation_observed(&key);
         assert!(!expectations.satisfied(&key, now));
         expectations.creation_observed(&key);
         assert!(expectations.satisfied(&key, now));
-        expectations.expect_deletions(&key, ["u1".to_string()], now);
+        expectations.expect(&key, 0, ["u1".to_string()], now);
         expectations.deletion_observed(&key, "other");
         assert!(!expectations.satisfied(&key, now));
         expectations.deletion_observed(&key, "u1");
@@ -115,7 +102,7 @@ mod tests {
     #[test]
     fn unmet_expectations_expire() {
         let (expectations, key, now) = (Expectations::new(), ObjectKey::new("a", "b"), Instant::now());
-        expectations.expect_creations(&key, 1, now);
+        expectations.expect(&key, 1, [], now);
         assert!(expectations.satisfied(&key, now + EXPIRY + Duration::from_secs(1)));
     }
 }

@@ -20,6 +20,7 @@ use crate::cache::{Cache, Index};
 use crate::changes::{Change, Changes, Mailbox};
 use crate::key::ObjectKey;
 use crate::owner;
+use crate::queue::{self, Queue};
 use crate::reflector;
 
 /// A kind that can be listed and watched.
@@ -259,6 +260,12 @@ impl<K: Resource + 'static> Informer<K> {
             handler(&Change::Added(object));
         }
         handlers.push(Box::new(handler));
+    }
+
+    /// Adds a key of everything known now, and of every object that changes, to a queue.
+    pub fn feed<Q: queue::Key>(&self, queue: &Queue<Q>, key_of: impl Fn(&K) -> Q + Send + Sync + 'static) {
+        let queue = queue.clone();
+        self.on_change(move |change| queue.add(key_of(change.object())));
     }
 
     /// A subscription that begins with everything known now, as added, and loses no event: changes of one object

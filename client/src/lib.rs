@@ -26,5 +26,5 @@ pub use changes::{Change, Changes};
 pub use events::{EventRecorder, EventType};
 pub use informer::{Informer, Informers, Scope, Watched};
 pub use key::ObjectKey;
-pub use patch::{ErrorExt, retry_on_conflict};
+pub use patch::{ErrorExt, Forgive, retry_on_conflict};
 pub use queue::{Outcome, Queue};

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -54,6 +54,26 @@ impl ErrorExt for kube::Error {
     }
 }
 
+/// Forgives the errors after which nothing is left to do.
+pub trait Forgive<T>: Sized {
+    /// `None` instead of an error for which `forgiven` holds.
+    fn forgive(self, forgiven: impl Fn(&kube::Error) -> bool) -> Result<Option<T>, kube::Error>;
+
+    /// `None` instead of an error that says that the object does not exist.
+    fn if_found(self) -> Result<Option<T>, kube::Error> {
+        self.forgive(ErrorExt::is_not_found)
+    }
+}
+
+impl<T> Forgive<T> for Result<T, kube::Error> {
+    fn forgive(self, forgiven: impl Fn(&kube::Error) -> bool) -> Result<Option<T>, kube::Error> {
+        match self {
+            Err(error) if forgiven(&error) => Ok(None),
+            result => result.map(Some),
+        }
+    }
+}
+
 /// Runs `attempt` again, up to five times, while it fails with a conflict. Each attempt must read afresh.
 pub async fn retry_on_conflict<T, F, Fut>(mut attempt: F) -> Result<T, kube::Error>
 where
@@ -68,6 +88,20 @@ where
         }
     }
     attempt().await
+}
+
+/// Deletes only this object, and no other of the same name.
+pub fn only<K: Resource>(object: &K, params: DeleteParams) -> DeleteParams {
+    let preconditions = Preconditions { uid: object.meta().uid.clone(), resource_version: None };
+    DeleteParams { preconditions: Some(preconditions), ..params }
+}
+
+/// Deletes the object only as it was seen: a change since then is a conflict.
+pub fn only_unchanged<K: Resource>(object: &K, params: DeleteParams) -> DeleteParams {
+    let meta = object.meta();
+    let preconditions =
+        Preconditions { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
+    DeleteParams { preconditions: Some(preconditions), ..params }
 }
 
 /// The merge patch that turns `old` into `new`; `None` when there is nothing to change.

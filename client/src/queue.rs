@@ -276,6 +276,18 @@ where
     while running.join_next().await.is_some() {}
 }
 
+/// Like [`run`], with a method of something that the workers share.
+pub async fn run_on<S, K, F, Fut, E>(queue: Queue<K>, workers: usize, shared: Arc<S>, reconcile: F)
+where
+    S: Send + Sync + 'static,
+    K: Key,
+    F: Fn(Arc<S>, K) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Outcome, E>> + Send + 'static,
+    E: Display + Send + 'static,
+{
+    run(queue, workers, move |key| reconcile(shared.clone(), key)).await;
+}
+
 fn settle<K: Key, E: Display>(
     queue: &Queue<K>,
     key: K,

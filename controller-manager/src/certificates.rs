@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::patch::only_unchanged;
 use client::{Informer, Outcome, Scope, queue};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -20,7 +21,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use pki::{Authority, CertificateRequest, Usage};
 use serde_json::json;
@@ -65,8 +66,7 @@ pub(crate) async fn run(context: Context) {
     if !(requests.synced().await && nodes.synced().await && servers.synced().await) {
         return;
     }
-    let enqueue = queue.clone();
-    requests.on_change(move |change| enqueue.add(change.object().name_any()));
+    requests.feed(&queue, ResourceExt::name_any);
     let shell = Arc::new(Shell { context, authority });
     queue::run(queue, 1, move |name: String| {
         let (shell, request, nodes) = (shell.clone(), requests.get("", &name), nodes.list());
@@ -104,10 +104,7 @@ impl Shell {
                 return Ok(Outcome::RequeueAfter(until(at, now) + Duration::from_secs(1)));
             }
             Action::Delete => {
-                let preconditions =
-                    Preconditions { uid: request.uid(), resource_version: request.resource_version() };
-                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                api.delete(&name, &params).await?;
+                api.delete(&name, &only_unchanged(request, DeleteParams::default())).await?;
             }
             Action::Approve(message) => {
                 let condition = condition("Approved", "AutoApproved", message, now);

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use api::cron::Schedule;
 use client::owner::{controller_of, controller_ref, is_controlled_by};
-use client::patch::update_status;
-use client::{ErrorExt, EventRecorder, EventType, Index, Informer, ObjectKey, Outcome, events, queue};
+use client::patch::{only, update_status};
+use client::{
+    ErrorExt, EventRecorder, EventType, Forgive, Index, Informer, ObjectKey, Outcome, events, queue,
+};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::{Api, ResourceExt};
 
@@ -44,8 +46,7 @@ pub(crate) async fn run(context: Context) {
     if !(cron_jobs.synced().await && jobs.synced().await) {
         return;
     }
-    let enqueue = queue.clone();
-    cron_jobs.on_change(move |change| enqueue.add(ObjectKey::of(change.object().as_ref())));
+    cron_jobs.feed(&queue, ObjectKey::of);
     let enqueue = queue.clone();
     jobs.on_change(move |change| {
         let job = change.object();
@@ -55,11 +56,7 @@ pub(crate) async fn run(context: Context) {
     });
     let recorder = context.recorder("cronjob-controller");
     let controller = Arc::new(Controller { context, cron_jobs, owned, recorder });
-    queue::run(queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    })
-    .await;
+    queue::run_on(queue, WORKERS, controller, Controller::reconcile).await;
 }
 
 struct Controller {
@@ -70,8 +67,8 @@ struct Controller {
 }
 
 impl Controller {
-    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
-        let Some(cron_job) = self.cron_jobs.get_key(key) else { return Ok(Outcome::Done) };
+    async fn reconcile(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let Some(cron_job) = self.cron_jobs.get_key(&key) else { return Ok(Outcome::Done) };
         if cron_job.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }
@@ -83,15 +80,10 @@ impl Controller {
         let api: Api<Job> = self.context.api(&key.namespace);
         for job in &plan.delete {
             let name = job.name_any();
-            let preconditions = Preconditions { uid: job.uid(), resource_version: None };
-            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-            match api.delete(&name, &params).await {
-                Ok(_) => {
-                    let message = format!("Deleted job {name}");
-                    self.recorder.record(cron_job.as_ref(), EventType::Normal, "SuccessfulDelete", message);
-                }
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error.into()),
+            let params = only(job.as_ref(), DeleteParams::background());
+            if api.delete(&name, &params).await.if_found()?.is_some() {
+                let message = format!("Deleted job {name}");
+                self.recorder.record(cron_job.as_ref(), EventType::Normal, "SuccessfulDelete", message);
             }
         }
         if let Some(at) = plan.create {

@@ -42,8 +42,7 @@ pub(crate) async fn run(context: Context) {
     if !(synced && scales.replication_controllers.synced().await) {
         return;
     }
-    let enqueue = queue.clone();
-    budgets.on_change(move |change| enqueue.add(ObjectKey::of(change.object().as_ref())));
+    budgets.feed(&queue, ObjectKey::of);
     let (enqueue, known) = (queue.clone(), budgets.clone());
     pods.on_change(move |change| {
         if known.is_empty() {
@@ -58,11 +57,7 @@ pub(crate) async fn run(context: Context) {
         }
     });
     let controller = Arc::new(Controller { context, budgets, pods, scales });
-    queue::run(queue, 2, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    })
-    .await;
+    queue::run_on(queue, 2, controller, Controller::reconcile).await;
 }
 
 /// The selector of a budget; an empty one selects all pods of the namespace, a missing one none.
@@ -112,8 +107,8 @@ struct Controller {
 }
 
 impl Controller {
-    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
-        let Some(budget) = self.budgets.get_key(key) else { return Ok(Outcome::Done) };
+    async fn reconcile(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let Some(budget) = self.budgets.get_key(&key) else { return Ok(Outcome::Done) };
         let mut pods = Vec::new();
         if let Some(selector) = selector_of(&budget) {
             pods = self.pods.list_namespace(&key.namespace);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use client::patch::update_status;
-use client::{ErrorExt, Outcome, Queue, queue};
+use client::{ErrorExt, Forgive, Outcome, Queue, queue};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -157,11 +157,7 @@ async fn delete_all(api: &Api<DynamicObject>, kind: &Served) -> Result<Vec<Vec<S
         api.delete_collection(&params, &all).await?;
     } else {
         for object in before.items.iter().filter(|object| object.metadata.deletion_timestamp.is_none()) {
-            match api.delete(&object.name_any(), &params).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
+            api.delete(&object.name_any(), &params).await.if_found()?;
         }
     }
     let after = api.list_metadata(&all).await?;

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::patch::update_status;
-use client::{Change, ErrorExt, Informer, Outcome, queue};
+use client::{Change, Forgive, Informer, Outcome, queue};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, Preconditions};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use tracing::info;
 
+use crate::common::pod_control::delete_exactly;
 use crate::common::{Context, ReconcileError, Reconciled, pods};
 
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
@@ -162,35 +162,16 @@ fn is_out_of_service(node: &Node) -> bool {
 async fn remove(context: &Context, pod: &Arc<Pod>, why: Why) -> Result<(), ReconcileError> {
     let api: Api<Pod> = context.api(&pod.namespace().unwrap_or_default());
     if !pods::is_finished(pod) && matches!(why, Why::NodeGone | Why::OutOfService) {
-        let mut failed = pod.as_ref().clone();
-        let status = failed.status.get_or_insert_default();
-        status.phase = Some("Failed".into());
-        let conditions = status.conditions.get_or_insert_default();
-        conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-        conditions.push(PodCondition {
-            type_: "DisruptionTarget".into(),
-            status: "True".into(),
-            reason: Some("DeletionByPodGC".into()),
-            message: Some("PodGC: node no longer exists".into()),
-            last_transition_time: Some(Time(context.now())),
-            ..PodCondition::default()
-        });
-        match update_status(&api, pod.as_ref(), &failed).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let mut failed =
+            pods::disrupted(pod, "DeletionByPodGC", "PodGC: node no longer exists", context.now());
+        failed.status.get_or_insert_default().phase = Some("Failed".into());
+        if update_status(&api, pod.as_ref(), &failed).await.if_found()?.is_none() {
+            return Ok(());
         }
     }
-    let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-    let params = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions: Some(preconditions),
-        ..DeleteParams::default()
-    };
-    match api.delete(&pod.name_any(), &params).await {
-        Ok(_) => info!(pod = %pod.name_any(), ?why, "removed a stranded pod"),
-        Err(error) if error.is_not_found() || error.is_conflict() => {}
-        Err(error) => return Err(error.into()),
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    if delete_exactly(&api, pod, at_once).await?.is_some() {
+        info!(pod = %pod.name_any(), ?why, "removed a stranded pod");
     }
     Ok(())
 }
@@ -199,6 +180,7 @@ async fn remove(context: &Context, pod: &Arc<Pod>, why: Why) -> Result<(), Recon
 mod tests {
     use super::*;
     use crate::testing::{at, running_pod};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn node(name: &str) -> Arc<Node> {
         let mut node = Node::default();

@@ -34,10 +34,8 @@ pub(crate) async fn run(context: Context) {
     if !(namespaces.synced().await && maps.synced().await) {
         return;
     }
-    let enqueue = queue.clone();
-    namespaces.on_change(move |change| enqueue.add(change.object().name_any()));
-    let enqueue = queue.clone();
-    maps.on_change(move |change| enqueue.add(change.object().namespace().unwrap_or_default()));
+    namespaces.feed(&queue, ResourceExt::name_any);
+    maps.feed(&queue, |map| map.namespace().unwrap_or_default());
     queue::run(queue, 1, move |name: String| {
         let (context, bundle) = (context.clone(), bundle.clone());
         let (namespace, map) = (namespaces.get("", &name), maps.get(&name, NAME));

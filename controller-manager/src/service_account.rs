@@ -1,6 +1,6 @@
 //! Gives every namespace its `default` service account.
 
-use client::{Change, ErrorExt, Informer, Outcome, Scope, queue};
+use client::{Change, ErrorExt, Forgive, Informer, Outcome, Scope, queue};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::Api;
 use kube::ResourceExt;
@@ -19,8 +19,7 @@ pub(crate) async fn run(context: Context) {
     if !(namespaces.synced().await && accounts.synced().await) {
         return;
     }
-    let enqueue = queue.clone();
-    namespaces.on_change(move |change| enqueue.add(change.object().name_any()));
+    namespaces.feed(&queue, ResourceExt::name_any);
     let enqueue = queue.clone();
     accounts.on_change(move |change| {
         if let Change::Deleted(account) = change {
@@ -49,11 +48,9 @@ fn decide(namespace: Option<&Namespace>, account: Option<&ServiceAccount>) -> bo
 async fn create(api: Api<ServiceAccount>) -> Reconciled {
     let mut account = ServiceAccount::default();
     account.metadata.name = Some(DEFAULT.into());
-    match api.create(&PostParams::default(), &account).await {
-        Ok(_) => Ok(Outcome::Done),
-        Err(error) if error.is_already_exists() || error.is_namespace_terminating() => Ok(Outcome::Done),
-        Err(error) => Err(error.into()),
-    }
+    let needless = |error: &kube::Error| error.is_already_exists() || error.is_namespace_terminating();
+    api.create(&PostParams::default(), &account).await.forgive(needless)?;
+    Ok(Outcome::Done)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use client::patch::update;
-use client::{ErrorExt, ObjectKey, Outcome};
+use client::{ErrorExt, Forgive, ObjectKey, Outcome};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -162,11 +162,7 @@ pub(crate) async fn delete(
     revisions: Vec<Arc<ControllerRevision>>,
 ) -> Result<(), kube::Error> {
     for revision in revisions {
-        match api.delete(&revision.name_any(), &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+        api.delete(&revision.name_any(), &DeleteParams::default()).await.if_found()?;
     }
     Ok(())
 }

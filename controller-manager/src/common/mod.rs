@@ -4,6 +4,7 @@ pub(crate) mod claims;
 pub(crate) mod conditions;
 pub(crate) mod context;
 pub(crate) mod history;
+pub(crate) mod owned_pods;
 pub(crate) mod owners;
 pub(crate) mod pod_control;
 pub(crate) mod pods;

@@ -1,17 +1,17 @@
-//! Creates and deletes pods on behalf of an owner.
+//! New pods from templates, creation in growing batches, deletion of exactly one pod.
 
 use std::future::Future;
-use std::sync::Arc;
 
-use client::{ErrorExt, EventRecorder, EventType};
+use client::patch::only;
+use client::{ErrorExt, Forgive};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::DeleteParams;
 use kube::core::ObjectMeta;
 
-use super::{ReconcileError, pods};
+use super::pods;
 
 /// Pods created or deleted in one reconcile, at most.
 pub(crate) const BURST_MAX: usize = 500;
@@ -76,64 +76,14 @@ where
     batch
 }
 
-/// Creates a pod and says so in an event of its owner.
-pub(crate) async fn create_pod<O>(
+/// Deletes this pod and no other of the same name. `None` when it is gone already.
+pub(crate) async fn delete_exactly(
     api: &Api<Pod>,
     pod: &Pod,
-    owner: &O,
-    recorder: &EventRecorder,
-) -> Result<Pod, kube::Error>
-where
-    O: kube::Resource<DynamicType = ()>,
-{
-    match api.create(&PostParams::default(), pod).await {
-        Ok(created) => {
-            let message = format!("Created pod: {}", pods::name(&created));
-            recorder.record(owner, EventType::Normal, "SuccessfulCreate", message);
-            Ok(created)
-        }
-        Err(error) => {
-            if !error.is_namespace_terminating() {
-                let message = format!("Error creating: {error}");
-                recorder.record(owner, EventType::Warning, "FailedCreate", message);
-            }
-            Err(error)
-        }
-    }
-}
-
-/// Deletes exactly this pod and says so in an event of its owner. A pod that is gone is fine.
-pub(crate) async fn delete_pod<O>(
-    api: &Api<Pod>,
-    pod: &Arc<Pod>,
-    owner: &O,
-    recorder: &EventRecorder,
-) -> Result<(), ReconcileError>
-where
-    O: kube::Resource<DynamicType = ()>,
-{
-    let name = pods::name(pod);
-    match delete_exactly(api, pod).await {
-        Ok(()) => {
-            recorder.record(owner, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
-            Ok(())
-        }
-        Err(error) => {
-            recorder.record(owner, EventType::Warning, "FailedDelete", format!("Error deleting: {error}"));
-            Err(error.into())
-        }
-    }
-}
-
-/// Deletes this pod and no other of the same name. A pod that is gone is fine.
-pub(crate) async fn delete_exactly(api: &Api<Pod>, pod: &Pod) -> Result<(), kube::Error> {
-    let preconditions = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    match api.delete(pods::name(pod), &params).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
-        Err(error) => Err(error),
-    }
+    params: DeleteParams,
+) -> Result<Option<()>, kube::Error> {
+    let gone = |error: &kube::Error| error.is_not_found() || error.is_conflict();
+    Ok(api.delete(pods::name(pod), &only(pod, params)).await.forgive(gone)?.map(|_| ()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::seconds;
 
@@ -76,6 +77,22 @@ pub(crate) fn available_at(pod: &Pod, min_ready_s: i32) -> Option<Timestamp> {
 /// Whether the pod has been ready for long enough.
 pub(crate) fn is_available(pod: &Pod, min_ready_s: i32, now: Timestamp) -> bool {
     available_at(pod, min_ready_s).is_some_and(|at| at <= now)
+}
+
+/// The pod with the condition that says who ended it and why.
+pub(crate) fn disrupted(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> Pod {
+    let mut pod = pod.clone();
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
+    pod
 }
 
 /// The restarts of the container that restarted most.

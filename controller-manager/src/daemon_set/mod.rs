@@ -9,21 +9,20 @@ mod rolling;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use client::expectations::Expectations;
 use client::owner::controller_ref;
 use client::patch::update_status;
-use client::{Change, ErrorExt, EventRecorder, Informer, ObjectKey, Outcome, queue};
+use client::{Change, Informer, ObjectKey, Outcome, queue};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::Selector;
 use kube::{Api, ResourceExt};
-use tokio::time::Instant;
 
-use crate::common::claims::{ClaimIndex, settle_claims, sort_claims};
+use crate::common::claims::ClaimIndex;
 use crate::common::history::{self, REVISION_HASH, hash_of};
-use crate::common::owners::{PodOwner, watch_owner_and_pods};
-use crate::common::pod_control::{self, pod_from_template};
-use crate::common::{Context, ReconcileError, Reconciled, pods};
+use crate::common::owned_pods::{Failure, OwnedPods};
+use crate::common::owners::PodOwner;
+use crate::common::pod_control::pod_from_template;
+use crate::common::{Context, Reconciled, pods};
 use decide::{Plan, Snapshot};
 
 const WORKERS: usize = 2;
@@ -41,20 +40,17 @@ impl PodOwner for DaemonSet {
 
 /// Runs the controller until shutdown.
 pub(crate) async fn run(context: Context) {
-    let sets = context.all::<DaemonSet>();
-    let pods = context.all::<Pod>();
     let nodes = context.all::<Node>();
     let revisions = context.all::<ControllerRevision>();
     let queue = context.queue("daemonset");
-    let expectations = Arc::new(Expectations::new());
-    let claim_index = ClaimIndex::new(&pods);
     let revision_index = ClaimIndex::new(&revisions);
-    let synced = sets.synced().await && pods.synced().await && nodes.synced().await;
-    if !(synced && revisions.synced().await) {
+    if !(nodes.synced().await && revisions.synced().await) {
         return;
     }
-    watch_owner_and_pods(&sets, &pods, &queue, &expectations);
-    let (enqueue, all) = (queue.clone(), sets.clone());
+    let Some(pods) = OwnedPods::<DaemonSet>::watch(&context, &queue, "daemonset-controller").await else {
+        return;
+    };
+    let (enqueue, all) = (queue.clone(), pods.owners.clone());
     nodes.on_change(move |change| {
         // Heartbeats change neither labels nor spec.
         if let Change::Modified { old, new } = change
@@ -67,36 +63,24 @@ pub(crate) async fn run(context: Context) {
             enqueue.add(ObjectKey::of(set.as_ref()));
         }
     });
-    let recorder = context.recorder("daemonset-controller");
-    let controller =
-        Arc::new(Controller { context, sets, nodes, claim_index, revision_index, expectations, recorder });
-    queue::run(queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    })
-    .await;
+    let controller = Arc::new(Controller { context, pods, nodes, revision_index });
+    queue::run_on(queue, WORKERS, controller, Controller::reconcile).await;
 }
 
 struct Controller {
     context: Context,
-    sets: Informer<DaemonSet>,
+    pods: OwnedPods<DaemonSet>,
     nodes: Informer<Node>,
-    claim_index: ClaimIndex<Pod>,
     revision_index: ClaimIndex<ControllerRevision>,
-    expectations: Arc<Expectations>,
-    recorder: EventRecorder,
 }
 
 impl Controller {
-    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
-        let Some(set) = self.sets.get_key(key) else {
-            self.expectations.forget(key);
-            return Ok(Outcome::Done);
-        };
+    async fn reconcile(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let Some(set) = self.pods.owners.get_key(&key) else { return Ok(Outcome::Done) };
         let Some(selector) = set.pod_selector().filter(|_| set.metadata.deletion_timestamp.is_none()) else {
             return Ok(Outcome::Done);
         };
-        let current = self.expectations.satisfied(key, Instant::now());
+        let current = self.pods.is_current(&key);
         let uid = set.uid().unwrap_or_default();
         let owner = controller_ref(set.as_ref());
         let template = set.spec.as_ref().map(|spec| spec.template.clone()).unwrap_or_default();
@@ -104,23 +88,20 @@ impl Controller {
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let history = history::history(&owner, &set.metadata, &template, &existing, collisions);
         let revisions_api: Api<ControllerRevision> = self.context.api(&key.namespace);
-        if let Some(outcome) = history::apply(&revisions_api, key, &history).await? {
+        if let Some(outcome) = history::apply(&revisions_api, &key, &history).await? {
             return Ok(outcome);
         }
-        let sets_api: Api<DaemonSet> = self.context.api(&key.namespace);
-        let pods_api: Api<Pod> = self.context.api(&key.namespace);
-        let claims = sort_claims(self.claim_index.candidates(&uid, &key.namespace), &uid, false, &selector);
-        let pods = settle_claims(claims, &sets_api, &pods_api, &owner).await?;
+        let pods = self.pods.claim(&set, &selector, |_| true).await?;
         let nodes = self.nodes.list();
         let hash = hash_of(&history.present);
         let plan = decide::decide(
             &Snapshot { set: &set, nodes: &nodes, pods: &pods, hash: &hash },
             self.context.now(),
         );
-        let result = if current { self.apply(key, &set, &plan, &hash).await } else { Ok(()) };
+        let result = if current { self.apply(&key, &set, &plan, &hash).await } else { Ok(()) };
         let mut changed = set.as_ref().clone();
         changed.status = Some(plan.status);
-        update_status(&sets_api, set.as_ref(), &changed).await?;
+        update_status(&self.context.api(&key.namespace), set.as_ref(), &changed).await?;
         result?;
         let in_use: HashSet<String> = history
             .revisions
@@ -135,38 +116,12 @@ impl Controller {
         Ok(plan.recheck.map_or(Outcome::Done, Outcome::RequeueAfter))
     }
 
-    async fn apply(
-        &self,
-        key: &ObjectKey,
-        set: &Arc<DaemonSet>,
-        plan: &Plan,
-        hash: &str,
-    ) -> Result<(), ReconcileError> {
-        if plan.create.is_empty() && plan.delete.is_empty() {
-            return Ok(());
-        }
-        let api: Api<Pod> = self.context.api(&key.namespace);
-        let uids = plan.delete.iter().map(|pod| pods::uid(pod).to_string());
-        self.expectations.expect(key, plan.create.len(), uids, Instant::now());
-        let batch = pod_control::slow_start(plan.create.len(), |number| {
+    async fn apply(&self, key: &ObjectKey, set: &DaemonSet, plan: &Plan, hash: &str) -> Result<(), Failure> {
+        let create = async |number: usize| {
             let node = plan.create.get(number).map(String::as_str).unwrap_or_default();
-            let pod = new_pod(set, node, hash, &key.namespace);
-            let api = &api;
-            async move { pod_control::create_pod(api, &pod, set.as_ref(), &self.recorder).await.map(|_| ()) }
-        })
-        .await;
-        for _ in 0..batch.missing {
-            self.expectations.creation_observed(key);
-        }
-        let mut failure: Option<ReconcileError> =
-            batch.error.filter(|error| !error.is_namespace_terminating()).map(Into::into);
-        for pod in &plan.delete {
-            if let Err(error) = pod_control::delete_pod(&api, pod, set.as_ref(), &self.recorder).await {
-                self.expectations.deletion_observed(key, pods::uid(pod));
-                failure = Some(error);
-            }
-        }
-        failure.map_or(Ok(()), Err)
+            self.pods.create(set, &new_pod(set, node, hash, &key.namespace)).await
+        };
+        self.pods.change(key, set, plan.create.len(), create, &plan.delete).await
     }
 }
 

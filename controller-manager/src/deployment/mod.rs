@@ -13,12 +13,14 @@ mod scale;
 use std::sync::Arc;
 
 use client::owner::{controller_of, controller_ref};
-use client::patch::{update, update_status};
-use client::{Change, ErrorExt, EventRecorder, EventType, Informer, ObjectKey, Outcome, Queue, queue};
+use client::patch::{only_unchanged, update, update_status};
+use client::{
+    Change, ErrorExt, EventRecorder, EventType, Forgive, Informer, ObjectKey, Outcome, Queue, queue,
+};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams};
 use kube::core::{Selector, SelectorExt};
 use kube::{Api, ResourceExt};
 
@@ -46,11 +48,7 @@ pub(crate) async fn run(context: Context) {
     watch(&deployments, &replica_sets, &pods, &queue);
     let recorder = context.recorder(COMPONENT);
     let controller = Arc::new(Controller { context, deployments, set_index, pod_index, recorder });
-    queue::run(queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    })
-    .await;
+    queue::run_on(queue, WORKERS, controller, Controller::reconcile).await;
 }
 
 fn watch(
@@ -59,8 +57,7 @@ fn watch(
     pods: &Informer<Pod>,
     queue: &Queue<ObjectKey>,
 ) {
-    let enqueue = queue.clone();
-    deployments.on_change(move |change| enqueue.add(ObjectKey::of(change.object().as_ref())));
+    deployments.feed(queue, ObjectKey::of);
 
     let (enqueue, owners) = (queue.clone(), deployments.clone());
     replica_sets.on_change(move |change| {
@@ -113,7 +110,8 @@ struct Controller {
 }
 
 impl Controller {
-    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
+    async fn reconcile(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let key = &key;
         let Some(deployment) = self.deployments.get_key(key) else { return Ok(Outcome::Done) };
         let Some(selector) = selector_of(&deployment) else {
             let message = "This deployment is selecting all pods. A non-empty selector is required.";
@@ -168,15 +166,8 @@ impl Controller {
                 }
             }
             Action::Delete(set) => {
-                let preconditions =
-                    Preconditions { uid: set.uid(), resource_version: set.resource_version() };
-                let params =
-                    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-                match sets.delete(&set.name_any(), &params).await {
-                    Ok(_) => {}
-                    Err(error) if error.is_not_found() => {}
-                    Err(error) => return Err(error.into()),
-                }
+                let params = only_unchanged(set.as_ref(), DeleteParams::background());
+                sets.delete(&set.name_any(), &params).await.if_found()?;
             }
             Action::Annotate(revision) => {
                 let mut changed = deployment.clone();

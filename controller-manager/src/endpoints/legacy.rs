@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::patch::update;
-use client::{ErrorExt, ObjectKey, Outcome};
+use client::{ErrorExt, Forgive, ObjectKey, Outcome};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use kube::api::{DeleteParams, PostParams};
 use kube::core::ObjectMeta;
@@ -162,11 +162,9 @@ pub(super) async fn apply(api: &Api<Endpoints>, key: &ObjectKey, action: Action)
         Action::Update(old, new) => {
             update(api, old.as_ref(), new.as_ref()).await?;
         }
-        Action::Delete => match api.delete(&key.name, &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        },
+        Action::Delete => {
+            api.delete(&key.name, &DeleteParams::default()).await.if_found()?;
+        }
     }
     Ok(Outcome::Done)
 }

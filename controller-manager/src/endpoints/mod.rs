@@ -60,20 +60,10 @@ pub(crate) async fn run(context: Context) {
         queues.1.add(key);
     });
     let shell = Arc::new(Shell { context, services, pods, nodes, by_service, endpoints });
-    let (for_slices, for_legacy, for_mirror) = (shell.clone(), shell.clone(), shell);
     tokio::join!(
-        queue::run(slice_queue, WORKERS, move |key| {
-            let shell = for_slices.clone();
-            async move { shell.reconcile_slices(&key).await }
-        }),
-        queue::run(legacy_queue, WORKERS, move |key| {
-            let shell = for_legacy.clone();
-            async move { shell.reconcile_endpoints(&key).await }
-        }),
-        queue::run(mirror_queue, 1, move |key| {
-            let shell = for_mirror.clone();
-            async move { shell.reconcile_mirror(&key).await }
-        }),
+        queue::run_on(slice_queue, WORKERS, shell.clone(), Shell::reconcile_slices),
+        queue::run_on(legacy_queue, WORKERS, shell.clone(), Shell::reconcile_endpoints),
+        queue::run_on(mirror_queue, 1, shell, Shell::reconcile_mirror),
     );
 }
 
@@ -150,7 +140,8 @@ impl Shell {
         all
     }
 
-    async fn reconcile_slices(&self, key: &ObjectKey) -> Reconciled {
+    async fn reconcile_slices(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let key = &key;
         let Some(service) = self.services.get_key(key) else { return Ok(Outcome::Done) };
         // Slices of a service that is gone, or going, belong to the garbage collector.
         let Some(selector) = selector_of(&service).filter(|_| service.metadata.deletion_timestamp.is_none())
@@ -164,7 +155,8 @@ impl Shell {
         slices::apply(&self.context.api(&key.namespace), slices::plan(&meta, groups, &existing)).await
     }
 
-    async fn reconcile_endpoints(&self, key: &ObjectKey) -> Reconciled {
+    async fn reconcile_endpoints(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let key = &key;
         let service = self.services.get_key(key);
         let existing = self.endpoints.get_key(key);
         let selector = service.as_deref().and_then(selector_of);
@@ -173,7 +165,8 @@ impl Shell {
         legacy::apply(&self.context.api(&key.namespace), key, action).await
     }
 
-    async fn reconcile_mirror(&self, key: &ObjectKey) -> Reconciled {
+    async fn reconcile_mirror(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let key = &key;
         let service = self.services.get_key(key);
         let endpoints = self.endpoints.get_key(key);
         let existing = self.existing(key, mirror::MANAGER);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use client::owner::controller_ref;
 use client::patch::update;
-use client::{ErrorExt, Outcome};
+use client::{ErrorExt, Forgive, Outcome};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -188,11 +188,7 @@ pub(super) async fn apply(api: &Api<EndpointSlice>, plan: Plan) -> Reconciled {
         update(api, old.as_ref(), new).await?;
     }
     for slice in &plan.delete {
-        match api.delete(&slice.name_any(), &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
+        api.delete(&slice.name_any(), &DeleteParams::default()).await.if_found()?;
     }
     Ok(Outcome::Done)
 }

@@ -12,6 +12,7 @@ mod kinds;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use client::patch::only_unchanged;
 use client::{Change, ErrorExt, Informer, Outcome, Queue, Scope, Watched, queue};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -22,7 +23,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, ObjectMeta, PartialObjectMeta};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -55,20 +56,10 @@ pub(crate) async fn run(context: Context) {
     let enqueue = refresh.clone();
     definitions.on_change(move |_| enqueue.add_after((), std::time::Duration::from_millis(300)));
     refresh.add(());
-    let (for_check, for_orphan, for_refresh) = (collector.clone(), collector.clone(), collector.clone());
     tokio::join!(
-        queue::run(refresh, 1, move |()| {
-            let collector = for_refresh.clone();
-            async move { collector.refresh().await }
-        }),
-        queue::run(check, WORKERS, move |uid| {
-            let collector = for_check.clone();
-            async move { collector.check_one(&uid).await }
-        }),
-        queue::run(orphan, WORKERS, move |uid| {
-            let collector = for_orphan.clone();
-            async move { collector.orphan_one(&uid).await }
-        }),
+        queue::run_on(refresh, 1, collector.clone(), Collector::refresh),
+        queue::run_on(check, WORKERS, collector.clone(), Collector::check_one),
+        queue::run_on(orphan, WORKERS, collector, Collector::orphan_one),
     );
     drop(definitions);
 }
@@ -96,7 +87,7 @@ impl Collector {
     }
 
     /// Watches what the server has now, and stops watching what it no longer has.
-    async fn refresh(self: &Arc<Self>) -> Reconciled {
+    async fn refresh(self: Arc<Self>, (): ()) -> Reconciled {
         let mut served = deletable(&self.context.client).await?;
         served.retain(|kind| kind.can("watch") && kind.resource.kind != "Event");
         let (added, removed) = self.kinds.replace(served);
@@ -195,7 +186,8 @@ impl Collector {
         })
     }
 
-    async fn check_one(&self, uid: &str) -> Reconciled {
+    async fn check_one(self: Arc<Self>, uid: String) -> Reconciled {
+        let uid = uid.as_str();
         let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(Outcome::Done) };
         if node.deleting && !node.foreground {
             return Ok(Outcome::Done);
@@ -208,7 +200,7 @@ impl Collector {
             return Ok(Outcome::Done);
         };
         if node.foreground {
-            return self.finish_foreground(uid, &node, &api, &live.metadata).await;
+            return self.finish_foreground(uid, &api, &live.metadata).await;
         }
         let mut owners = Vec::new();
         let mut known: HashMap<String, OwnerState> = HashMap::new();
@@ -226,48 +218,34 @@ impl Collector {
             Decision::DropOwners(lost) => drop_owners(&api, &live.metadata, &lost).await?,
             Decision::Delete(policy) => {
                 if policy == decide::Policy::Foreground && self.graph.lock().may_be_in_a_circle(uid) {
-                    return self.unblock_owners(uid, &api, &live.metadata).await;
+                    return self.unblock_owners(&api, &live).await;
                 }
                 debug!(kind = %node.kind, namespace = %node.namespace, name = %node.name, ?policy, "collecting");
-                let preconditions = Preconditions {
-                    uid: Some(uid.into()),
-                    resource_version: live.metadata.resource_version.clone(),
-                };
-                let params = DeleteParams {
-                    preconditions: Some(preconditions),
-                    propagation_policy: Some(policy.into()),
-                    ..DeleteParams::default()
-                };
-                ignore_not_found(api.delete(&node.name, &params).await.map(|_| ()))?;
+                let params =
+                    DeleteParams { propagation_policy: Some(policy.into()), ..DeleteParams::default() };
+                ignore_not_found(api.delete(&node.name, &only_unchanged(&live, params)).await)?;
             }
         }
         Ok(Outcome::Done)
     }
 
     /// Owners and dependents that all wait for each other to go would wait for ever: this object no longer holds its owners up.
-    async fn unblock_owners(&self, uid: &str, api: &Api<DynamicObject>, meta: &ObjectMeta) -> Reconciled {
+    async fn unblock_owners(
+        &self,
+        api: &Api<DynamicObject>,
+        live: &PartialObjectMeta<DynamicObject>,
+    ) -> Reconciled {
+        let meta = &live.metadata;
         let mut owners = meta.owner_references.clone().unwrap_or_default();
         let blocks = owners.iter().any(|owner| owner.block_owner_deletion == Some(true));
         let name = meta.name.as_deref().unwrap_or_default();
         if blocks {
             owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
-            let patch = json!({ "metadata": {
-                "uid": uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
-            }});
-            ignore_not_found(
-                api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
-            )?;
+            set_metadata(api, meta, "ownerReferences", owners).await?;
             // The next look reads the object as it is then.
             return Ok(Outcome::Retry);
         }
-        let preconditions =
-            Preconditions { uid: Some(uid.into()), resource_version: meta.resource_version.clone() };
-        let params = DeleteParams {
-            preconditions: Some(preconditions),
-            propagation_policy: Some(kube::api::PropagationPolicy::Foreground),
-            ..DeleteParams::default()
-        };
-        ignore_not_found(api.delete(name, &params).await.map(|_| ()))?;
+        ignore_not_found(api.delete(name, &only_unchanged(live, DeleteParams::foreground())).await)?;
         Ok(Outcome::Done)
     }
 
@@ -298,13 +276,7 @@ impl Collector {
     }
 
     /// An object deleted in the foreground goes when no dependent blocks it any longer.
-    async fn finish_foreground(
-        &self,
-        uid: &str,
-        node: &Node,
-        api: &Api<DynamicObject>,
-        live: &ObjectMeta,
-    ) -> Reconciled {
+    async fn finish_foreground(&self, uid: &str, api: &Api<DynamicObject>, live: &ObjectMeta) -> Reconciled {
         let dependents = self.graph.lock().dependents(uid);
         let blocking: Vec<_> = dependents
             .iter()
@@ -316,7 +288,7 @@ impl Collector {
             })
             .collect();
         if blocking.is_empty() {
-            remove_finalizer(api, &node.name, live, FOREGROUND).await?;
+            remove_finalizer(api, live, FOREGROUND).await?;
             return Ok(Outcome::Done);
         }
         for (dependent_uid, dependent) in blocking {
@@ -328,7 +300,8 @@ impl Collector {
     }
 
     /// Releases every dependent of an object that is deleted with orphaning, then lets the object go.
-    async fn orphan_one(&self, uid: &str) -> Reconciled {
+    async fn orphan_one(self: Arc<Self>, uid: String) -> Reconciled {
+        let uid = uid.as_str();
         let (node, dependents) = {
             let graph = self.graph.lock();
             let Some(node) = graph.get(uid).filter(|node| node.orphaning).cloned() else {
@@ -349,7 +322,7 @@ impl Collector {
         if let Some(live) = api.get_metadata_opt(&node.name).await?
             && live.metadata.uid.as_deref() == Some(uid)
         {
-            remove_finalizer(&api, &node.name, &live.metadata, ORPHAN).await?;
+            remove_finalizer(&api, &live.metadata, ORPHAN).await?;
         }
         Ok(Outcome::Done)
     }
@@ -363,18 +336,11 @@ async fn drop_owners(
 ) -> Result<(), kube::Error> {
     let kept: Vec<_> =
         meta.owner_references.iter().flatten().filter(|owner| !lost.contains(&owner.uid)).collect();
-    let patch = json!({ "metadata": {
-        "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": kept,
-    }});
-    let name = meta.name.as_deref().unwrap_or_default();
-    ignore_not_found(
-        api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
-    )
+    set_metadata(api, meta, "ownerReferences", kept).await
 }
 
 async fn remove_finalizer(
     api: &Api<DynamicObject>,
-    name: &str,
     meta: &ObjectMeta,
     finalizer: &str,
 ) -> Result<(), kube::Error> {
@@ -382,16 +348,25 @@ async fn remove_finalizer(
     if finalizers.len() == meta.finalizers.as_ref().map_or(0, Vec::len) {
         return Ok(());
     }
-    let patch = json!({ "metadata": {
-        "uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers,
-    }});
-    ignore_not_found(
-        api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await.map(|_| ()),
-    )
+    set_metadata(api, meta, "finalizers", finalizers).await
 }
 
-fn ignore_not_found(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+/// Writes one field of the metadata, of the object as it was seen.
+async fn set_metadata(
+    api: &Api<DynamicObject>,
+    meta: &ObjectMeta,
+    field: &str,
+    value: impl serde::Serialize,
+) -> Result<(), kube::Error> {
+    let patch =
+        json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version, field: value } });
+    let name = meta.name.as_deref().unwrap_or_default();
+    ignore_not_found(api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+}
+
+fn ignore_not_found<T>(result: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match result {
+        Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => {
             if !error.is_conflict() {
@@ -399,6 +374,5 @@ fn ignore_not_found(result: Result<(), kube::Error>) -> Result<(), kube::Error> 
             }
             Err(error)
         }
-        Ok(()) => Ok(()),
     }
 }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use client::patch::update_status;
-use client::{ErrorExt, EventRecorder, EventType};
+use client::{EventRecorder, EventType, Forgive};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use kube::Api;
+use kube::api::DeleteParams;
 
 use crate::common::conditions::seconds;
-use crate::common::{pod_control, pods};
+use crate::common::pod_control::delete_exactly;
+use crate::common::pods;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Decision {
@@ -75,29 +76,19 @@ pub(super) async fn evict(
         pods::name(pod)
     );
     recorder.record(pod.as_ref(), EventType::Normal, "TaintManagerEviction", message);
-    let mut marked = pod.as_ref().clone();
-    let conditions = marked.status.get_or_insert_default().conditions.get_or_insert_default();
-    conditions.retain(|condition| condition.type_ != "DisruptionTarget");
-    conditions.push(PodCondition {
-        type_: "DisruptionTarget".into(),
-        status: "True".into(),
-        reason: Some("DeletionByTaintManager".into()),
-        message: Some("Taint manager: deleting due to NoExecute taint".into()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    });
-    match update_status(api, pod.as_ref(), &marked).await {
-        Ok(_) => {}
-        Err(error) if error.is_not_found() => return Ok(()),
-        Err(error) => return Err(error),
+    let message = "Taint manager: deleting due to NoExecute taint";
+    let marked = pods::disrupted(pod, "DeletionByTaintManager", message, now);
+    match update_status(api, pod.as_ref(), &marked).await.if_found()? {
+        Some(_) => delete_exactly(api, pod, DeleteParams::default()).await.map(|_| ()),
+        None => Ok(()),
     }
-    pod_control::delete_exactly(api, pod).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{at, running_pod};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn unreachable() -> Taint {
         Taint {

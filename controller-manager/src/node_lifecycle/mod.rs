@@ -43,16 +43,9 @@ pub(crate) async fn run(context: Context) {
     watch(&nodes, &leases, &pods, &by_node, &node_queue, &pod_queue);
     let recorder = context.recorder("node-controller");
     let shell = Arc::new(Shell { context, nodes, leases, pods, by_node, recorder, health: Mutex::default() });
-    let (for_nodes, for_pods) = (shell.clone(), shell);
     tokio::join!(
-        queue::run(node_queue, WORKERS, move |name| {
-            let shell = for_nodes.clone();
-            async move { shell.reconcile_node(&name).await }
-        }),
-        queue::run(pod_queue, WORKERS, move |key| {
-            let shell = for_pods.clone();
-            async move { shell.reconcile_pod(&key).await }
-        }),
+        queue::run_on(node_queue, WORKERS, shell.clone(), Shell::reconcile_node),
+        queue::run_on(pod_queue, WORKERS, shell, Shell::reconcile_pod),
     );
 }
 
@@ -79,8 +72,7 @@ fn watch(
             }
         }
     });
-    let enqueue = node_queue.clone();
-    leases.on_change(move |change| enqueue.add(change.object().name_any()));
+    leases.feed(node_queue, ResourceExt::name_any);
     let (enqueue, enqueue_pod, nodes) = (node_queue.clone(), pod_queue.clone(), nodes.clone());
     pods.on_change(move |change| {
         let pod = change.object();
@@ -107,7 +99,8 @@ struct Shell {
 }
 
 impl Shell {
-    async fn reconcile_node(&self, name: &str) -> Reconciled {
+    async fn reconcile_node(self: Arc<Self>, name: String) -> Reconciled {
+        let name = name.as_str();
         let Some(node) = self.nodes.get("", name) else {
             self.health.lock().remove(name);
             return Ok(Outcome::Done);
@@ -201,8 +194,8 @@ impl Shell {
         Ok(())
     }
 
-    async fn reconcile_pod(&self, key: &ObjectKey) -> Reconciled {
-        let Some(pod) = self.pods.get_key(key) else { return Ok(Outcome::Done) };
+    async fn reconcile_pod(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let Some(pod) = self.pods.get_key(&key) else { return Ok(Outcome::Done) };
         let Some(node) = self.nodes.get("", pods::node_name(&pod)) else { return Ok(Outcome::Done) };
         let now = self.context.now();
         match eviction::decide(&pod, &eviction::evicting_taints(&node), now) {

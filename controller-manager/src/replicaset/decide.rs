@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::kinds::ReplicaOwner;
 use crate::common::conditions::until;
+use crate::common::owned_pods::Failure;
 use crate::common::pod_control::BURST_MAX;
 use crate::common::pods;
 
@@ -19,13 +20,6 @@ pub(super) enum Scaling {
     Keep,
     Create(usize),
     Delete(Vec<Arc<Pod>>),
-}
-
-/// Why the number could not be reached.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub creating: bool,
-    pub error: kube::Error,
 }
 
 /// Compares the claimed pods with the wanted number. `crowd` says how many replicas share a pod's node.
@@ -197,7 +191,7 @@ mod tests {
                 match scaling(&pods, wanted, |_| 0, at(1)) {
                     Scaling::Keep => {}
                     Scaling::Create(count) => {
-                        expectations.expect_creations(&key, count, now);
+                        expectations.expect(&key, count, [], now);
                         for _ in 0..count {
                             made += 1;
                             real.push(format!("p{made}"));
@@ -206,7 +200,7 @@ mod tests {
                     }
                     Scaling::Delete(victims) => {
                         let uids = victims.iter().map(|pod| pods::uid(pod).to_string());
-                        expectations.expect_deletions(&key, uids, now);
+                        expectations.expect(&key, 0, uids, now);
                         for pod in &victims {
                             real.retain(|known| known != pods::name(pod));
                             pending.push_back((false, pods::name(pod).into()));

@@ -3,23 +3,36 @@
 use std::collections::BTreeMap;
 
 use client::Watched;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{
-    PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
-};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ReplicationController};
 use kube::Resource;
 use kube::core::Selector;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::common::owners::PodOwner;
 
+/// The part of a spec that both kinds have: replicas, seconds until ready is available, template.
+type SharedSpec<'a> = (Option<i32>, Option<i32>, Option<&'a PodTemplateSpec>);
+
 /// What keeps a number of equal pods.
 pub(crate) trait ReplicaOwner: Watched + Resource<DynamicType = ()> {
-    fn replicas(&self) -> usize;
-    fn min_ready_seconds(&self) -> i32;
-    fn template(&self) -> PodTemplateSpec;
+    fn shared_spec(&self) -> SharedSpec<'_>;
     /// The status, in the shape of replica sets; both kinds have the same fields.
     fn status(&self) -> ReplicaSetStatus;
     fn set_status(&mut self, status: ReplicaSetStatus);
+
+    fn replicas(&self) -> usize {
+        usize::try_from(self.shared_spec().0.unwrap_or(1)).unwrap_or(0)
+    }
+
+    fn min_ready_seconds(&self) -> i32 {
+        self.shared_spec().1.unwrap_or(0)
+    }
+
+    fn template(&self) -> PodTemplateSpec {
+        self.shared_spec().2.cloned().unwrap_or_default()
+    }
 
     fn template_labels(&self) -> BTreeMap<String, String> {
         self.template().metadata.and_then(|meta| meta.labels).unwrap_or_default()
@@ -35,17 +48,10 @@ impl PodOwner for ReplicaSet {
 }
 
 impl ReplicaOwner for ReplicaSet {
-    fn replicas(&self) -> usize {
-        let replicas = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        usize::try_from(replicas).unwrap_or(0)
-    }
-
-    fn min_ready_seconds(&self) -> i32 {
-        self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
-    }
-
-    fn template(&self) -> PodTemplateSpec {
-        self.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default()
+    fn shared_spec(&self) -> SharedSpec<'_> {
+        self.spec.as_ref().map_or_else(SharedSpec::default, |spec| {
+            (spec.replicas, spec.min_ready_seconds, spec.template.as_ref())
+        })
     }
 
     fn status(&self) -> ReplicaSetStatus {
@@ -67,60 +73,22 @@ impl PodOwner for ReplicationController {
 }
 
 impl ReplicaOwner for ReplicationController {
-    fn replicas(&self) -> usize {
-        let replicas = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-        usize::try_from(replicas).unwrap_or(0)
-    }
-
-    fn min_ready_seconds(&self) -> i32 {
-        self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
-    }
-
-    fn template(&self) -> PodTemplateSpec {
-        self.spec.as_ref().and_then(|spec| spec.template.clone()).unwrap_or_default()
+    fn shared_spec(&self) -> SharedSpec<'_> {
+        self.spec.as_ref().map_or_else(SharedSpec::default, |spec| {
+            (spec.replicas, spec.min_ready_seconds, spec.template.as_ref())
+        })
     }
 
     fn status(&self) -> ReplicaSetStatus {
-        let status = self.status.clone().unwrap_or_default();
-        ReplicaSetStatus {
-            available_replicas: status.available_replicas,
-            conditions: status.conditions.map(|all| {
-                all.into_iter()
-                    .map(|condition| ReplicaSetCondition {
-                        last_transition_time: condition.last_transition_time,
-                        message: condition.message,
-                        reason: condition.reason,
-                        status: condition.status,
-                        type_: condition.type_,
-                    })
-                    .collect()
-            }),
-            fully_labeled_replicas: status.fully_labeled_replicas,
-            observed_generation: status.observed_generation,
-            ready_replicas: status.ready_replicas,
-            replicas: status.replicas,
-            terminating_replicas: None,
-        }
+        self.status.as_ref().map(same_fields).unwrap_or_default()
     }
 
     fn set_status(&mut self, status: ReplicaSetStatus) {
-        self.status = Some(ReplicationControllerStatus {
-            available_replicas: status.available_replicas,
-            conditions: status.conditions.map(|all| {
-                all.into_iter()
-                    .map(|condition| ReplicationControllerCondition {
-                        last_transition_time: condition.last_transition_time,
-                        message: condition.message,
-                        reason: condition.reason,
-                        status: condition.status,
-                        type_: condition.type_,
-                    })
-                    .collect()
-            }),
-            fully_labeled_replicas: status.fully_labeled_replicas,
-            observed_generation: status.observed_generation,
-            ready_replicas: status.ready_replicas,
-            replicas: status.replicas,
-        });
+        self.status = Some(same_fields(&status));
     }
+}
+
+/// One status as the other, by the names of the fields.
+fn same_fields<A: Serialize, B: DeserializeOwned + Default>(status: &A) -> B {
+    serde_json::to_value(status).and_then(serde_json::from_value).unwrap_or_default()
 }

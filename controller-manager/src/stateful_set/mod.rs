@@ -9,21 +9,20 @@ mod identity;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use client::expectations::Expectations;
 use client::owner::controller_ref;
 use client::patch::update_status;
-use client::{ErrorExt, EventRecorder, EventType, Informer, ObjectKey, Outcome, queue};
+use client::{ErrorExt, EventType, ObjectKey, Outcome, queue};
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::PostParams;
 use kube::core::Selector;
 use kube::{Api, ResourceExt};
-use tokio::time::Instant;
 
-use crate::common::claims::{ClaimIndex, settle_claims, sort_claims};
+use crate::common::claims::ClaimIndex;
 use crate::common::history::{self, REVISION_HASH};
-use crate::common::owners::{PodOwner, watch_owner_and_pods};
-use crate::common::{Context, ReconcileError, Reconciled, pod_control, pods};
+use crate::common::owned_pods::{Failure, OwnedPods};
+use crate::common::owners::PodOwner;
+use crate::common::{Context, Reconciled, pods};
 use decide::Snapshot;
 
 const WORKERS: usize = 5;
@@ -39,45 +38,31 @@ impl PodOwner for StatefulSet {
 
 /// Runs the controller until shutdown.
 pub(crate) async fn run(context: Context) {
-    let sets = context.all::<StatefulSet>();
-    let pods = context.all::<Pod>();
     let revisions = context.all::<ControllerRevision>();
     let queue = context.queue("statefulset");
-    let expectations = Arc::new(Expectations::new());
-    let claim_index = ClaimIndex::new(&pods);
     let revision_index = ClaimIndex::new(&revisions);
-    if !(sets.synced().await && pods.synced().await && revisions.synced().await) {
+    if !revisions.synced().await {
         return;
     }
-    watch_owner_and_pods(&sets, &pods, &queue, &expectations);
-    let recorder = context.recorder("statefulset-controller");
-    let controller =
-        Arc::new(Controller { context, sets, claim_index, revision_index, expectations, recorder });
-    queue::run(queue, WORKERS, move |key| {
-        let controller = controller.clone();
-        async move { controller.reconcile(&key).await }
-    })
-    .await;
+    let Some(pods) = OwnedPods::<StatefulSet>::watch(&context, &queue, "statefulset-controller").await else {
+        return;
+    };
+    let controller = Arc::new(Controller { context, pods, revision_index });
+    queue::run_on(queue, WORKERS, controller, Controller::reconcile).await;
 }
 
 struct Controller {
     context: Context,
-    sets: Informer<StatefulSet>,
-    claim_index: ClaimIndex<Pod>,
+    pods: OwnedPods<StatefulSet>,
     revision_index: ClaimIndex<ControllerRevision>,
-    expectations: Arc<Expectations>,
-    recorder: EventRecorder,
 }
 
 impl Controller {
-    async fn reconcile(&self, key: &ObjectKey) -> Reconciled {
-        let Some(set) = self.sets.get_key(key) else {
-            self.expectations.forget(key);
-            return Ok(Outcome::Done);
-        };
+    async fn reconcile(self: Arc<Self>, key: ObjectKey) -> Reconciled {
+        let Some(set) = self.pods.owners.get_key(&key) else { return Ok(Outcome::Done) };
         let Some(selector) = set.pod_selector() else { return Ok(Outcome::Done) };
         // Its own creations and deletions must show before the next step is chosen.
-        let current = self.expectations.satisfied(key, Instant::now());
+        let current = self.pods.is_current(&key);
         let uid = set.uid().unwrap_or_default();
         let deleting = set.metadata.deletion_timestamp.is_some();
         let owner = controller_ref(set.as_ref());
@@ -87,7 +72,7 @@ impl Controller {
         let existing = self.revision_index.owned(&uid);
         let history = history::history(&owner, &set.metadata, &template, &existing, collisions);
         let revisions_api: Api<ControllerRevision> = self.context.api(&key.namespace);
-        if !deleting && let Some(outcome) = history::apply(&revisions_api, key, &history).await? {
+        if !deleting && let Some(outcome) = history::apply(&revisions_api, &key, &history).await? {
             return Ok(outcome);
         }
         let update_name = history.present.name_any();
@@ -96,20 +81,15 @@ impl Controller {
         let leaving = leaving.unwrap_or(&history.present).clone();
         let current_name = leaving.name_any();
 
-        let sets_api: Api<StatefulSet> = self.context.api(&key.namespace);
-        let pods_api: Api<Pod> = self.context.api(&key.namespace);
-        let mut candidates = self.claim_index.candidates(&uid, &key.namespace);
-        candidates.retain(|pod| decide::ordinal_of(&key.name, pods::name(pod)).is_some());
-        let pods =
-            settle_claims(sort_claims(candidates, &uid, deleting, &selector), &sets_api, &pods_api, &owner)
-                .await?;
+        let numbered = |pod: &Pod| decide::ordinal_of(&key.name, pods::name(pod)).is_some();
+        let pods = self.pods.claim(&set, &selector, numbered).await?;
         let snapshot = Snapshot { set: &set, pods: &pods, current: &current_name, update: &update_name };
         let plan = decide::decide(&snapshot, self.context.now());
         let result =
-            if current { self.apply(key, &set, &plan, &leaving, &history.present).await } else { Ok(()) };
+            if current { self.apply(&key, &set, &plan, &leaving, &history.present).await } else { Ok(()) };
         let mut changed = set.as_ref().clone();
         changed.status = Some(plan.status);
-        update_status(&sets_api, set.as_ref(), &changed).await?;
+        update_status(&self.context.api(&key.namespace), set.as_ref(), &changed).await?;
         result?;
         let mut in_use: HashSet<String> =
             pods.iter().filter_map(|pod| pods::labels(pod).get(REVISION_HASH).cloned()).collect();
@@ -122,42 +102,27 @@ impl Controller {
     async fn apply(
         &self,
         key: &ObjectKey,
-        set: &Arc<StatefulSet>,
+        set: &StatefulSet,
         plan: &decide::Plan,
         leaving: &ControllerRevision,
         present: &ControllerRevision,
-    ) -> Result<(), ReconcileError> {
-        if plan.create.is_empty() && plan.delete.is_empty() {
-            return Ok(());
-        }
-        let api: Api<Pod> = self.context.api(&key.namespace);
-        let uids = plan.delete.iter().map(|pod| pods::uid(pod).to_string());
-        self.expectations.expect(key, plan.create.len(), uids, Instant::now());
-        let mut failure = None;
-        for new in &plan.create {
+    ) -> Result<(), Failure> {
+        let create = async |number: usize| {
+            let Some(new) = plan.create.get(number) else { return Ok(()) };
             let revision = if new.updated { present } else { leaving };
-            if let Err(error) = self.create(key, set, new.ordinal, revision).await {
-                self.expectations.creation_observed(key);
-                failure = Some(error);
-            }
-        }
-        for pod in &plan.delete {
-            if let Err(error) = pod_control::delete_pod(&api, pod, set.as_ref(), &self.recorder).await {
-                self.expectations.deletion_observed(key, pods::uid(pod));
-                failure = Some(error);
-            }
-        }
-        failure.map_or(Ok(()), Err)
+            self.create(key, set, new.ordinal, revision).await
+        };
+        self.pods.change(key, set, plan.create.len(), create, &plan.delete).await
     }
 
     /// Creates the volume claims of an ordinal, then its pod.
     async fn create(
         &self,
         key: &ObjectKey,
-        set: &Arc<StatefulSet>,
+        set: &StatefulSet,
         ordinal: i32,
         revision: &ControllerRevision,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<(), kube::Error> {
         let claims: Api<PersistentVolumeClaim> = self.context.api(&key.namespace);
         for claim in identity::claims(set, ordinal) {
             match claims.create(&PostParams::default(), &claim).await {
@@ -168,10 +133,10 @@ impl Controller {
                         key.name,
                         key.name
                     );
-                    self.recorder.record(set.as_ref(), EventType::Normal, "SuccessfulCreate", message);
+                    self.pods.recorder.record(set, EventType::Normal, "SuccessfulCreate", message);
                 }
                 Err(error) if error.is_already_exists() => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
         let pod = identity::pod(set, ordinal, revision, &key.namespace);
@@ -179,16 +144,16 @@ impl Controller {
         match self.context.api::<Pod>(&key.namespace).create(&PostParams::default(), &pod).await {
             Ok(_) => {
                 let message = format!("create Pod {name} in StatefulSet {} successful", key.name);
-                self.recorder.record(set.as_ref(), EventType::Normal, "SuccessfulCreate", message);
+                self.pods.recorder.record(set, EventType::Normal, "SuccessfulCreate", message);
                 Ok(())
             }
             Err(error) => {
                 if !(error.is_namespace_terminating() || error.is_already_exists()) {
                     let message =
                         format!("create Pod {name} in StatefulSet {} failed error: {error}", key.name);
-                    self.recorder.record(set.as_ref(), EventType::Warning, "FailedCreate", message);
+                    self.pods.recorder.record(set, EventType::Warning, "FailedCreate", message);
                 }
-                Err(error.into())
+                Err(error)
             }
         }
     }
