@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::{Action, Precondition, StoreError, Write};
 
 use crate::auth::{MASTERS, UserInfo};
+use crate::authz::{bootstrap_objects, reconciled};
 use crate::cache::encode;
 use crate::config::Config;
 use crate::http::negotiate::Form;
@@ -46,7 +47,23 @@ pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
         return Err(error.into());
     }
     core.objects.catch_up().await;
+    reconcile_roles(core, &call).await.map_err(setup)?;
     refresh_endpoints(core, &call).await.map_err(setup)
+}
+
+/// A cluster that an older version has made gets what the standard roles and bindings have come to hold since.
+async fn reconcile_roles(core: &Arc<Core>, call: &Call) -> Result<(), Failure> {
+    for standard in standard_roles()? {
+        let target = target_of(core, &standard)?;
+        let live = core.objects.get(&target.row_name, &target.namespace, &target.name);
+        if live.and_then(|live| reconciled(&live, &standard)).is_none() {
+            continue;
+        }
+        tracing::info!(kind = target.row.kind, name = target.name, "a standard role is brought up to date");
+        let edit = move |live: &Value| Ok(reconciled(live, &standard).unwrap_or_else(|| live.clone()));
+        core.change(call, &target, Change::Edit(Box::new(edit)), &WriteOptions::default()).await?;
+    }
+    Ok(())
 }
 
 /// A call that the server makes by itself.
@@ -101,10 +118,12 @@ fn objects(config: &Config) -> Result<Vec<Value>, ApiError> {
         dns_service(config),
         client_authentication(config),
     ]);
-    let roles = crate::authz::bootstrap_objects()
-        .map_err(|error| ApiError::internal(format!("the standard roles: {error}")))?;
-    objects.extend(roles);
+    objects.extend(standard_roles()?);
     Ok(objects)
+}
+
+fn standard_roles() -> Result<Vec<Value>, ApiError> {
+    bootstrap_objects().map_err(|error| ApiError::internal(format!("the standard roles: {error}")))
 }
 
 fn namespace(name: &str) -> Value {

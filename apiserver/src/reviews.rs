@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{BootstrapTokens, UserInfo};
-use crate::authz::rbac::Rbac;
+use crate::authz::rbac::{Rbac, Rule};
 use crate::authz::{Attributes, AuthorizerChain, Decision};
 use crate::http::request_info::RequestInfo;
 
@@ -90,21 +90,8 @@ impl Reviewers {
         let rules = self.rbac.rules_of(user, namespace);
         let (paths, resources): (Vec<_>, Vec<_>) =
             rules.into_iter().partition(|rule| !rule.non_resource_urls.is_empty());
-        let resources: Vec<Value> = resources
-            .into_iter()
-            .map(|rule| {
-                let mut object =
-                    json!({"verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources});
-                if !rule.resource_names.is_empty() {
-                    crate::tree::set(&mut object, &["resourceNames"], rule.resource_names);
-                }
-                object
-            })
-            .collect();
-        let paths: Vec<Value> = paths
-            .into_iter()
-            .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
-            .collect();
+        let all = |rules: Vec<Rule>| -> Vec<Value> { rules.iter().map(Rule::to_json).collect() };
+        let (paths, resources) = (all(paths), all(resources));
         let mut status = json!({"incomplete": false, "nonResourceRules": paths, "resourceRules": resources});
         // Nodes have rights that no rule lists.
         if crate::authz::node::node_of(user).is_some() {

@@ -5,12 +5,16 @@
 
 use super::rbac::Rule;
 
-/// The parts of the wanted rules that no held rule covers, put together again where they differ only by their verb, and
-/// written as upstream writes them. Empty when everything is held.
-pub(crate) fn missing_rights(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
+/// The parts of the wanted rules that no held rule covers, put together again where they differ only by their verb. Empty
+/// when everything is held.
+pub(super) fn missing_rules(held: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
     let parts = wanted.iter().flat_map(parts_of);
-    let missing = parts.filter(|part| !held.iter().any(|rule| covers(rule, part)));
-    let mut lines: Vec<String> = compact(missing).iter().map(describe).collect();
+    compact(parts.filter(|part| !held.iter().any(|rule| covers(rule, part))))
+}
+
+/// What is missing, written as upstream writes it.
+pub(crate) fn missing_rights(held: &[Rule], wanted: &[Rule]) -> Vec<String> {
+    let mut lines: Vec<String> = missing_rules(held, wanted).iter().map(describe).collect();
     lines.sort();
     lines.dedup();
     lines

@@ -8,6 +8,8 @@ pub mod node;
 mod node_graph;
 mod policy;
 pub mod rbac;
+mod rbac_index;
+mod reconcile;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use async_trait::async_trait;
 pub(crate) use escalation::{list, missing_rights};
 pub use masters::Masters;
 pub(crate) use policy::bootstrap_objects;
+pub(crate) use reconcile::reconciled;
 
 use crate::auth::UserInfo;
 use crate::http::request_info::RequestInfo;

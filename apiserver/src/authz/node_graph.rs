@@ -11,13 +11,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::cache::Cached;
-use crate::objects::{Objects, prefix_of};
+use crate::cache::{Cached, Follower, Step};
+use crate::objects::Objects;
 
 const PODS: &str = "core/pods";
 const MIRROR: &str = "/metadata/annotations/kubernetes.io~1config.mirror";
-/// Changes that are taken over at once.
-const BATCH: usize = 1024;
 
 /// A kind of object that pods name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +30,12 @@ pub(super) enum Named {
 /// How many pods of a node name an object, by [`key`].
 type Edges = HashMap<Box<str>, u32>;
 
+type Nodes = HashMap<Box<str>, Edges>;
+
 #[derive(Default)]
 struct State {
-    /// Up to where the pods' history has been taken over; `None` before the first time.
-    position: Option<u64>,
-    nodes: HashMap<Box<str>, Edges>,
+    follower: Follower,
+    nodes: Nodes,
 }
 
 /// The index.
@@ -58,54 +57,41 @@ impl NodeGraph {
     }
 
     fn follow(&self, state: &mut State) {
-        let row = self.objects.row(PODS);
-        while let Some(position) = state.position {
-            let Some(events) = row.events_from(position, BATCH) else { break };
-            for event in &events {
-                state.replace(event.old.as_ref(), event.new.as_ref());
-            }
-            state.position = Some(position + events.len() as u64);
-            if events.len() < BATCH {
-                return;
-            }
-        }
-        let (snapshot, position) = row.snapshot_and_position(0);
-        *state = State { position: Some(position), ..State::default() };
-        for pod in snapshot.under(&prefix_of(PODS, ""), None) {
-            state.replace(None, Some(pod));
-        }
+        let State { follower, nodes } = state;
+        follower.follow(&self.objects.row(PODS), |step| match step {
+            Step::Restart => nodes.clear(),
+            Step::Change { old, new } => replace(nodes, old, new),
+        });
     }
 }
 
-impl State {
-    fn replace(&mut self, old: Option<&Arc<Cached>>, new: Option<&Arc<Cached>>) {
-        if let (Some(old), Some(new)) = (old, new)
-            && node_of(old) == node_of(new)
-        {
-            return;
-        }
-        if let Some((pod, node)) = old.and_then(|pod| Some((pod, node_of(pod)?))) {
-            let mut is_empty = false;
-            if let Some(edges) = self.nodes.get_mut(node) {
-                for key in references(&pod.tree()) {
-                    if let Some(count) = edges.get_mut(key.as_str()) {
-                        *count -= 1;
-                        if *count == 0 {
-                            edges.remove(key.as_str());
-                        }
+fn replace(nodes: &mut Nodes, old: Option<&Arc<Cached>>, new: Option<&Arc<Cached>>) {
+    if let (Some(old), Some(new)) = (old, new)
+        && node_of(old) == node_of(new)
+    {
+        return;
+    }
+    if let Some((pod, node)) = old.and_then(|pod| Some((pod, node_of(pod)?))) {
+        let mut is_empty = false;
+        if let Some(edges) = nodes.get_mut(node) {
+            for key in references(&pod.tree()) {
+                if let Some(count) = edges.get_mut(key.as_str()) {
+                    *count -= 1;
+                    if *count == 0 {
+                        edges.remove(key.as_str());
                     }
                 }
-                is_empty = edges.is_empty();
             }
-            if is_empty {
-                self.nodes.remove(node);
-            }
+            is_empty = edges.is_empty();
         }
-        if let Some((pod, node)) = new.and_then(|pod| Some((pod, node_of(pod)?))) {
-            let edges = self.nodes.entry(node.into()).or_default();
-            for key in references(&pod.tree()) {
-                *edges.entry(key.into()).or_default() += 1;
-            }
+        if is_empty {
+            nodes.remove(node);
+        }
+    }
+    if let Some((pod, node)) = new.and_then(|pod| Some((pod, node_of(pod)?))) {
+        let edges = nodes.entry(node.into()).or_default();
+        for key in references(&pod.tree()) {
+            *edges.entry(key.into()).or_default() += 1;
         }
     }
 }

@@ -13,6 +13,7 @@
 mod encode;
 mod feed;
 mod filter;
+mod follower;
 mod history;
 mod object;
 mod row;
@@ -21,6 +22,7 @@ mod watcher;
 pub(crate) use encode::encode;
 pub(crate) use feed::Cache;
 pub(crate) use filter::Filter;
+pub(crate) use follower::{Follower, Step};
 pub(crate) use history::{History, RowEvent};
 pub(crate) use object::Cached;
 pub(crate) use row::{RowCache, Snapshot};

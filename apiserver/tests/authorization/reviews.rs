@@ -81,7 +81,11 @@ async fn what_one_may_is_listed() {
     let ask = |namespace: &str| review("SelfSubjectRulesReview", json!({"namespace": namespace}));
     let vera = cluster.user("vera", &[]);
     let status = vera.post(&path, &ask("default")).await.expect(201)["status"].clone();
-    assert_eq!(status["incomplete"], false);
+    assert_eq!(
+        (&status["incomplete"], status.get("evaluationError")),
+        (&json!(false), None),
+        "kubectl would warn"
+    );
     let rules = status["resourceRules"].as_array().unwrap();
     let grants = |verb: &str, resource: &str| {
         rules
@@ -99,6 +103,7 @@ async fn what_one_may_is_listed() {
     vera.post(&path, &ask("")).await.expect(400);
     let node = cluster.node("n1").post(&path, &ask("default")).await.expect(201);
     assert_eq!(node["status"]["incomplete"], true);
+    assert_eq!(node["status"]["evaluationError"], "node authorizer does not support user rule resolution");
 }
 
 #[tokio::test]

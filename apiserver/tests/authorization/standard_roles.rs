@@ -1,8 +1,8 @@
 //! The roles that a cluster starts with do what upstream's do, and no more.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cluster::{Caller, Cluster};
+use crate::cluster::{Caller, Cluster, RBAC, subject_of};
 
 /// Checks a table of verbs and resources.
 async fn check(caller: &Caller, namespace: &str, expected: bool, table: &[(&str, &str)]) {
@@ -210,4 +210,44 @@ async fn pods_find_the_keys_of_their_issuer() {
     assert_eq!(configuration["id_token_signing_alg_values_supported"], json!(["ES256"]));
     let keys = pod.get("/openid/v1/jwks").await.expect(200);
     assert_eq!(keys["keys"][0]["crv"], "P-256");
+}
+
+#[tokio::test]
+async fn an_older_cluster_gets_what_its_roles_lack_and_keeps_what_was_added() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let role = |name: &str| format!("{RBAC}/clusterroles/{name}");
+    let mine = json!({"verbs": ["get"], "apiGroups": ["example.com"], "resources": ["widgets"]});
+    admin.merge(&role("system:kube-controller-manager"), &json!({"rules": [mine]})).await.expect(200);
+    let keep = json!({"metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}, "rules": []});
+    admin.merge(&role("system:node-problem-detector"), &keep).await.expect(200);
+    let binding = format!("{RBAC}/clusterrolebindings/system:kube-scheduler");
+    admin.merge(&binding, &json!({"subjects": [subject_of("user:me")]})).await.expect(200);
+    admin.delete(&role("system:kube-dns")).await.expect(200);
+    let before = admin.get(&role("view")).await.expect(200);
+    let manager = cluster.user("system:kube-controller-manager", &[]);
+    let apply = json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "edit"},
+        "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
+    assert_eq!(
+        manager.put(&role("edit"), &apply).await.code,
+        403,
+        "without its rules the aggregation is refused"
+    );
+
+    let admin = cluster.started_again().await;
+    let rules = admin.get(&role("system:kube-controller-manager")).await.expect(200)["rules"].clone();
+    assert_eq!(rules[0], mine);
+    let escalates =
+        |rule: &Value| rule["verbs"] == json!(["escalate"]) && rule["resources"] == json!(["clusterroles"]);
+    assert!(rules.as_array().unwrap().iter().any(escalates), "{rules:#}");
+    let kept = admin.get(&role("system:node-problem-detector")).await.expect(200);
+    assert_eq!(kept["rules"], json!([]));
+    let subjects = admin.get(&binding).await.expect(200)["subjects"].clone();
+    assert_eq!(subjects, json!([subject_of("user:me"), subject_of("user:system:kube-scheduler")]));
+    admin.get(&role("system:kube-dns")).await.expect(200);
+    let after = admin.get(&role("view")).await.expect(200);
+    assert_eq!(
+        after["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"],
+        "nothing is written without need"
+    );
 }
