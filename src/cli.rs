@@ -198,6 +198,9 @@ pub struct CommonOptions {
     /// How long the control plane waits for a silent node, in seconds [default: 40]
     #[arg(long, value_name = "SECONDS")]
     pub node_monitor_grace_seconds: Option<u64>,
+    /// Upstream's AdmissionConfiguration: defaults and exemptions of pod security
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// error, warn, info, debug or trace, also per part: `info,kubelet=debug` [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,

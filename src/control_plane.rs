@@ -124,7 +124,19 @@ fn server_config(settings: &Settings, pki: &ClusterPki) -> anyhow::Result<apiser
         node_ports: 30000..=32767,
         cluster_domain: CLUSTER_DOMAIN.to_string(),
         drain_seconds: DRAIN_SECONDS,
+        security: security(settings)?,
     })
+}
+
+/// What the administrator's files say about who is let do what.
+fn security(settings: &Settings) -> anyhow::Result<apiserver::Security> {
+    let mut security = apiserver::Security::default();
+    if let Some(path) = &settings.admission_control_config_file {
+        let problem = || format!("--admission-control-config-file {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(problem)?;
+        security.pod_security = apiserver::admission::read_admission_config(&text).with_context(problem)?;
+    }
+    Ok(security)
 }
 
 /// The controllers' settings. Without an authority nothing is signed and no root certificate is published.

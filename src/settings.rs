@@ -34,6 +34,7 @@ pub struct Settings {
     pub agent_address: SocketAddr,
     pub insecure_registries: Vec<String>,
     pub node_monitor_grace_seconds: u64,
+    pub admission_control_config_file: Option<PathBuf>,
     pub log_level: String,
 }
 
@@ -126,6 +127,7 @@ impl Settings {
             agent_address: pick!(agent_address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 10250))),
             insecure_registries: pick!(insecure_registries).unwrap_or_default(),
             node_monitor_grace_seconds: pick!(node_monitor_grace_seconds).unwrap_or(40),
+            admission_control_config_file: pick!(admission_control_config_file),
             log_level: pick!(log_level).unwrap_or("info".into()),
             data_dir,
         })

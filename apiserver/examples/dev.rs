@@ -54,6 +54,7 @@ async fn main() -> anyhow::Result<()> {
         node_ports: 30000..=32767,
         cluster_domain: "cluster.local".to_string(),
         drain_seconds: 5,
+        security: Default::default(),
     };
     let store = EmbeddedStore::open(EmbeddedOptions::new(directory.join("store")))?;
     let server = Server::build(config, Arc::new(store)).await?;

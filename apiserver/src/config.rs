@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use crate::admission::pod_security::PodSecurityConfig;
+
 /// A certificate chain and its private key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -112,6 +114,15 @@ pub struct Config {
     pub cluster_domain: String,
     /// How long requests in flight may go on once the server is told to stop.
     pub drain_seconds: u64,
+    /// What is guarded beyond what always is.
+    pub security: Security,
+}
+
+/// What an administrator may set about who is let do what. The defaults are those of a new cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Security {
+    /// What holds for pods in namespaces that say nothing.
+    pub pod_security: PodSecurityConfig,
 }
 
 impl Config {

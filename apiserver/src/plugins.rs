@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::admission::{
     AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger, NamespaceLifecycle,
-    NodeRestriction, NotReadyTaint, Priority, RightsEscalation, RuntimeClass, ServiceAccount,
+    NodeRestriction, NotReadyTaint, PodSecurity, Priority, RightsEscalation, RuntimeClass, ServiceAccount,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
@@ -40,6 +40,7 @@ impl Plugins {
             Arc::new(ServiceAccount::new(objects.clone())),
             Arc::new(NodeRestriction::new(objects.clone(), authorizers.clone())),
             Arc::new(NotReadyTaint),
+            Arc::new(PodSecurity::new(objects.clone(), config.security.pod_security.clone())),
             Arc::new(Priority::new(objects.clone())),
             Arc::new(DefaultTolerations),
             Arc::new(DefaultStorageClass::new(objects.clone())),

@@ -78,6 +78,7 @@ impl World {
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".to_string(),
             drain_seconds: 0,
+            security: Default::default(),
         };
         let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
         let server = Server::build(config, Arc::new(store)).await.unwrap();

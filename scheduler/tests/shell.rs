@@ -53,6 +53,7 @@ impl Cluster {
             node_ports: 30000..=32767,
             cluster_domain: "cluster.local".into(),
             drain_seconds: 1,
+            security: Default::default(),
         };
         let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path().join("data"))).unwrap();
         let server = apiserver::Server::build(config, Arc::new(store)).await.unwrap();

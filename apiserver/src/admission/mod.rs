@@ -5,16 +5,19 @@
 //! therefore owned by nobody.
 
 mod certificates;
+mod config_file;
 mod escalation;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+pub mod pod_security;
 mod priority;
 mod runtime_class;
 mod service_account;
 mod storage_class;
 mod tolerations;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{ApiError, Row};
@@ -23,10 +26,12 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 pub use certificates::Certificates;
+pub use config_file::{AdmissionConfigError, read_admission_config};
 pub use escalation::RightsEscalation;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
+pub use pod_security::PodSecurity;
 pub use priority::Priority;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
@@ -68,12 +73,19 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
     /// What the user should hear though the write succeeds.
     pub warnings: &'a Mutex<Vec<String>>,
+    /// What the audit log should say beside the request.
+    pub annotations: &'a Mutex<BTreeMap<String, String>>,
 }
 
 impl AdmissionRequest<'_> {
     /// Whether the request is about a resource itself, such as `is("", "pods")`.
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.subresource.is_empty() && self.row.storage.group == group && self.row.plural == resource
+    }
+
+    /// Leaves a note for the audit log.
+    pub fn note(&self, key: &str, value: &str) {
+        self.annotations.lock().insert(key.to_string(), value.to_string());
     }
 
     /// A refusal in upstream's words.

@@ -146,7 +146,7 @@ async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> 
     if kind == Connect::Log {
         return Ok(());
     }
-    let warnings = parking_lot::Mutex::default();
+    let (warnings, annotations) = Default::default();
     let admission = AdmissionRequest {
         operation: Operation::Connect,
         user,
@@ -157,6 +157,7 @@ async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> 
         old: None,
         dry_run: false,
         warnings: &warnings,
+        annotations: &annotations,
     };
     Ok(core.admission.validate(&admission, None).await?)
 }

@@ -1,5 +1,6 @@
 //! One request about a resource, and what it is aimed at.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{ApiError, ResourceTable, Row, Scope, ServedVersion, Subresource};
@@ -28,6 +29,8 @@ pub(crate) struct Call {
     pub duplicates: Mutex<Vec<String>>,
     /// What the sender should hear though the request succeeds.
     pub warnings: Mutex<Vec<String>>,
+    /// What the audit log says beside the request.
+    pub annotations: Mutex<BTreeMap<String, String>>,
 }
 
 impl Call {
@@ -42,6 +45,7 @@ impl Call {
             now: now(),
             duplicates: Mutex::default(),
             warnings: Mutex::default(),
+            annotations: Mutex::default(),
         }
     }
 

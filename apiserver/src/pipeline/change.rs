@@ -133,6 +133,7 @@ impl Core {
             old: live.as_ref(),
             dry_run: options.dry_run,
             warnings: &call.warnings,
+            annotations: &call.annotations,
         };
         let before = new.clone();
         self.admission.mutate(&admission, &mut new).await?;

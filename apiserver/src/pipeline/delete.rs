@@ -58,6 +58,7 @@ impl Core {
                 old: Some(&live),
                 dry_run: options.dry_run,
                 warnings: &call.warnings,
+                annotations: &call.annotations,
             };
             self.admission.validate(&admission, None).await?;
             match self.carry_out(target, options, &current, &live, Timestamp::now()).await? {

@@ -55,6 +55,7 @@ pub(super) async fn create(
         old: None,
         dry_run: options.dry_run,
         warnings: &call.warnings,
+        annotations: &call.annotations,
     };
     core.admission.validate(&admission, Some(&request)).await?;
     let (token, expires) = core.tokens.issue(&account, &spec, Timestamp::now().as_second())?;

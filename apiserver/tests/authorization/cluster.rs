@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use apiserver::auth::{MASTERS, UserInfo};
-use apiserver::{Config, Identity, Server, ServiceAccountKeys, ServiceRange};
+use apiserver::{Config, Identity, Security, Server, ServiceAccountKeys, ServiceRange};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pki::{CertificateAndKey, ClusterPki, Leaf, ServerNames};
 use serde_json::{Value, json};
+use store::Store;
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,6 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub struct Cluster {
     pub server: Server,
     pub pki: ClusterPki,
+    pub store: Arc<dyn Store>,
     url: String,
     _stop: DropGuard,
     _directory: TempDir,
@@ -33,6 +35,8 @@ pub struct Caller {
 pub struct Answer {
     pub code: u16,
     pub body: Value,
+    /// What the server said though it did as it was told.
+    pub warnings: Vec<String>,
 }
 
 impl Answer {
@@ -75,6 +79,7 @@ fn config(pki: &ClusterPki) -> Config {
         node_ports: 30000..=30100,
         cluster_domain: "cluster.local".to_string(),
         drain_seconds: 1,
+        security: Default::default(),
     }
 }
 
@@ -83,17 +88,30 @@ pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 impl Cluster {
     /// A server that listens on a port of its own.
     pub async fn start() -> Self {
+        Self::start_with(Security::default()).await
+    }
+
+    /// One that an administrator has set up.
+    pub async fn start_with(security: Security) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let names = ServerNames { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], ..Default::default() };
         let pki = ClusterPki::ensure(&directory.path().join("pki"), &names, jiff::Timestamp::now()).unwrap();
         let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
-        let server = Server::build(config(&pki), Arc::new(store)).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let config = Config { security, ..config(&pki) };
+        let server = Server::build(config, store.clone()).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let (serving, stopped) = (server.clone(), stop.clone());
         tokio::spawn(async move { serving.serve(listener, stopped).await });
-        Self { server, pki, url, _stop: stop.drop_guard(), _directory: directory }
+        Self { server, pki, store, url, _stop: stop.drop_guard(), _directory: directory }
+    }
+
+    /// Another server over the same data, as after a restart.
+    pub async fn started_again(&self) -> Caller {
+        let server = Server::build(config(&self.pki), self.store.clone()).await.unwrap();
+        Caller { client: server.client(UserInfo::new("admin", &[MASTERS])), headers: Vec::new() }
     }
 
     /// Somebody in this process.
@@ -234,9 +252,11 @@ impl Caller {
         let response = self.client.send(request.body(kube::client::Body::from(body.into_bytes())).unwrap());
         let response = response.await.unwrap();
         let code = response.status().as_u16();
+        let warnings = response.headers().get_all("warning").iter();
+        let warnings = warnings.map(|value| value.to_str().unwrap().to_string()).collect();
         let bytes = response.into_body().collect_bytes().await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Answer { code, body }
+        Answer { code, body, warnings }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

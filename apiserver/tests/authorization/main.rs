@@ -17,6 +17,7 @@ mod escalation;
 mod impersonation;
 mod limits;
 mod nodes;
+mod pod_security;
 mod reviews;
 mod speed;
 mod standard_roles;

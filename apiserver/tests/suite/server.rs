@@ -66,6 +66,7 @@ fn config(directory: &std::path::Path) -> Config {
         node_ports: 30000..=30100,
         cluster_domain: "cluster.local".to_string(),
         drain_seconds: 1,
+        security: Default::default(),
     }
 }
 

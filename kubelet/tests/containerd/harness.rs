@@ -288,6 +288,7 @@ async fn api_server(directory: &Path) -> (Server, ClusterPki) {
         node_ports: 30000..=32767,
         cluster_domain: "cluster.local".to_string(),
         drain_seconds: 1,
+        security: Default::default(),
     };
     let store = EmbeddedStore::open(EmbeddedOptions::new(directory.join("store"))).unwrap();
     (Server::build(config, Arc::new(store)).await.unwrap(), cluster)
