@@ -132,6 +132,16 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The key that it happened to.
+    pub fn key(&self) -> &Arc<str> {
+        match self {
+            Self::Put { entry, .. } => &entry.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+}
+
 /// What a watch delivers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {

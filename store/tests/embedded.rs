@@ -9,6 +9,8 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt};
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::{Range, ReadAt, Store, StoreError, WatchEvent};
+use suite::history::{self, Plan};
+use suite::model::seeds;
 use suite::{delete, put};
 use tempfile::TempDir;
 
@@ -18,24 +20,26 @@ async fn open() -> (TempDir, Arc<dyn Store>) {
     (dir, Arc::new(store))
 }
 
-store_suite!(open;
-    revisions_grow_by_one_per_transaction,
-    entries_carry_their_history,
-    a_failed_precondition_writes_nothing_and_says_what_is_there,
-    deleting_what_is_not_there_makes_no_revision,
-    of_racing_creations_one_wins,
-    counters_that_race_lose_no_step,
-    ranges_are_in_order_paged_and_consistent,
-    older_revisions_read_as_they_were,
-    the_future_and_the_compacted_past_are_refused,
-    a_watch_delivers_each_change_once_in_order_with_what_was_there,
-    changes_of_one_revision_come_together,
-    a_watch_from_an_older_revision_replays_and_then_follows,
-    watchers_under_load_miss_nothing,
-    a_time_to_live_ends_in_a_deletion,
-    large_values_and_large_ranges_come_through,
-    a_malformed_transaction_is_refused,
-);
+store_suite!(open);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_histories_are_linearizable_and_watched_rightly() {
+    for seed in seeds(6) {
+        let dir = TempDir::new().unwrap();
+        let options = EmbeddedOptions {
+            // Segments and snapshots change underneath.
+            segment_bytes: 16 << 10,
+            compact_bytes: 32 << 10,
+            progress_interval: Duration::from_millis(20),
+            ..EmbeddedOptions::new(dir.path())
+        };
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(options).unwrap());
+        let plan = Plan { seed, clients: 8, steps: 150, watchers: 6, pause: Duration::ZERO };
+        let outcome = history::run(Arc::clone(&store), store, plan).await.unwrap();
+        assert!(outcome.acknowledged > 100 && outcome.resumed > 0, "{outcome:?}");
+        assert_eq!((outcome.refused, outcome.unknown), (0, 0), "{outcome:?}");
+    }
+}
 
 #[tokio::test]
 async fn everything_acknowledged_is_there_after_reopening_history_included() {

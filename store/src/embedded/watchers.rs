@@ -110,17 +110,10 @@ impl Watcher {
 
 /// The changes under a prefix; shared when that is all of them.
 pub(super) fn matching(changes: &Arc<[Change]>, prefix: &str) -> Option<Arc<[Change]>> {
-    let concerns = |change: &&Change| key_of(change).starts_with(prefix);
+    let concerns = |change: &&Change| change.key().starts_with(prefix);
     match changes.iter().filter(concerns).count() {
         0 => None,
         all if all == changes.len() => Some(Arc::clone(changes)),
         _ => Some(changes.iter().filter(concerns).cloned().collect()),
-    }
-}
-
-fn key_of(change: &Change) -> &str {
-    match change {
-        Change::Put { entry, .. } => &entry.key,
-        Change::Delete { key, .. } => key,
     }
 }

@@ -3,10 +3,8 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, GetOptions, ResponseHeader};
 use tokio::task::JoinHandle;
-
-use super::convert::{revision_of, signed};
 
 /// Ends the task when the last handle of its store is dropped.
 #[derive(Debug)]
@@ -30,16 +28,16 @@ impl Drop for Compactor {
 async fn compact_regularly(client: Client, interval: Duration) {
     let mut before = None;
     loop {
-        if let Some(revision) = before {
+        if let Some(revision) = before.filter(|revision| *revision > 0) {
             // Somebody else may have compacted further; then there is nothing to do.
-            match client.kv_client().compact(signed(revision), None).await {
+            match client.kv_client().compact(revision, None).await {
                 Ok(_) => tracing::debug!(revision, "etcd's history before this revision was given up"),
                 Err(error) => tracing::debug!(revision, %error, "etcd's history was not compacted"),
             }
         }
         let options = GetOptions::new().with_count_only();
         before = match client.kv_client().get("\0", Some(options)).await {
-            Ok(response) => Some(revision_of(response.header())).filter(|revision| *revision > 0),
+            Ok(response) => response.header().map(ResponseHeader::revision),
             Err(_) => before,
         };
         tokio::time::sleep(interval).await;

@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use etcd_client::Client;
 use tokio::sync::Mutex;
 
-use super::convert::{failure_of, signed};
+use super::EtcdStore;
+use super::convert::signed;
 use crate::StoreError;
 
 const KEYS_PER_LEASE_MAX: usize = 1000;
@@ -30,7 +30,7 @@ struct Lease {
 
 impl Leases {
     /// A lease that lives at least this long from now.
-    pub(super) async fn lease_for(&self, client: &Client, lifetime: Duration) -> Result<i64, StoreError> {
+    pub(super) async fn lease_for(&self, store: &EtcdStore, lifetime: Duration) -> Result<i64, StoreError> {
         let seconds = lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0);
         let mut leases = self.by_lifetime.lock().await;
         let now = Instant::now();
@@ -43,8 +43,12 @@ impl Leases {
             return Ok(lease.id);
         }
         let granted_seconds = seconds + (seconds / 20).clamp(1, 60);
-        let granted = client.lease_client().grant(signed(granted_seconds), None).await;
-        let granted = granted.map_err(|error| failure_of(&error, 0).of_read())?;
+        // One that is granted twice over ends by itself.
+        let granted = store.ask(0, || {
+            let mut client = store.client.lease_client();
+            async move { client.grant(signed(granted_seconds), None).await }
+        });
+        let granted = granted.await?;
         let lived = Duration::from_secs(u64::try_from(granted.ttl()).unwrap_or(0));
         leases.insert(seconds, Lease { id: granted.id(), expires: now + lived, keys: 1 });
         Ok(granted.id())

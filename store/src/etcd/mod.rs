@@ -2,14 +2,19 @@
 //!
 //! Guarantees beyond [`Store`]'s: reads of the current state are linearizable; a large range is read in pages of one
 //! revision; a write whose answer was lost is never applied twice: its outcome is found out, or reported as unknown.
+//! Requests go to whichever member answers, and are repeated where that does no harm; with no quorum they fail within a
+//! time that [`EtcdOptions::request_timeout`] sets, and nothing is acknowledged.
 //!
-//! Limits of etcd that show: a transaction holds at most 128 writes (`--max-txn-ops`) and 1.5 MiB; a time to live has a
-//! resolution of seconds and may last somewhat longer than asked. Prefixes of stores that share an etcd must not begin
-//! with one another. Created, deleted and created again while an answer is lost: such a creation may be repeated.
+//! Limits of etcd that show: a transaction holds at most 127 writes (etcd's default of `--max-txn-ops`, less one) and
+//! 1.5 MiB; a time to live has a resolution of seconds and may last somewhat longer than asked; revisions may skip
+//! numbers, as etcd counts all its users' writes. Prefixes of stores that share an etcd must not begin with one another.
 
 mod compaction;
 mod convert;
+mod fence;
 mod leases;
+mod origin;
+mod request;
 mod transaction;
 mod watch;
 
@@ -23,7 +28,8 @@ use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, Tls
 use tokio::sync::{Mutex, watch as channel};
 
 use self::compaction::Compactor;
-use self::convert::{KeySpace, failure_of, revision_of, signed, unsigned};
+use self::convert::{KeySpace, unsigned};
+use self::fence::Fence;
 use self::leases::Leases;
 use crate::{
     Committed, GetResult, Range, RangeResult, ReadAt, Revision, Store, StoreError, WatchStream, Write,
@@ -45,7 +51,7 @@ pub struct EtcdOptions {
     pub prefix: String,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How long one request may take.
+    /// How long a read may take. A write whose answer is lost takes up to three times as long.
     pub request_timeout: Duration,
     /// How long etcd's history is kept at least; twice as long at most. `None` leaves compaction to others.
     pub history_age: Option<Duration>,
@@ -86,8 +92,11 @@ pub struct EtcdStore {
     client: Client,
     keys: KeySpace,
     leases: Arc<Leases>,
+    fence: Arc<Fence>,
     request_timeout: Duration,
     answers_progress_requests: bool,
+    /// The newest revision that any answer told of.
+    newest_seen: Arc<channel::Sender<Revision>>,
     /// The newest revision that a caller has learned of: watches ask etcd to catch up with it.
     wanted_progress: Arc<channel::Sender<Revision>>,
     /// The revision of the newest probe.
@@ -102,41 +111,47 @@ impl fmt::Debug for EtcdStore {
 }
 
 impl EtcdStore {
-    /// Connects, and makes sure that etcd answers.
+    /// Connects, and makes sure that etcd answers and holds a whole store.
     pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
-        let mut connect = ConnectOptions::new()
-            .with_connect_timeout(options.connect_timeout)
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if let Some(tls) = &options.tls {
-            let mut settings = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
-            if let Some((certificate, key)) = &tls.identity {
-                settings = settings.identity(Identity::from_pem(certificate, key));
-            }
-            connect = connect.with_tls(settings);
+        let mut store = Self::reach(&options).await?;
+        store.keys.origin = store.find_origin().await?;
+        store.find_fence().await?;
+        store.newest_revision().await?;
+        if let Some(age) = options.history_age {
+            store._compactor = Some(Arc::new(Compactor::start(store.client.clone(), age)));
         }
-        let setup =
-            |reason: String| StoreError::Setup(format!("etcd at {}: {reason}", options.endpoints.join(",")));
-        let client = Client::connect(&options.endpoints, Some(connect)).await;
-        let client = client.map_err(|error| setup(error.to_string()))?;
-        let status =
-            tokio::time::timeout(options.connect_timeout, client.maintenance_client().status()).await;
-        let status = status
-            .map_err(|_| StoreError::Unavailable(setup("no answer".into()).to_string()))?
-            .map_err(|error| StoreError::Unavailable(setup(error.to_string()).to_string()))?;
-        tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
-        let compactor = options.history_age.map(|age| Arc::new(Compactor::start(client.clone(), age)));
-        Ok(Self {
+        Ok(store)
+    }
+
+    /// Connects to whichever member answers first.
+    async fn reach(options: &EtcdOptions) -> Result<Self, StoreError> {
+        let named = |reason: &dyn fmt::Display| format!("etcd at {}: {reason}", options.endpoints.join(","));
+        let client = Client::connect(&options.endpoints, Some(connect_options(options))).await;
+        let client = client.map_err(|error| StoreError::Setup(named(&error)))?;
+        let mut store = Self {
             client,
             keys: KeySpace::new(&options.prefix),
             leases: Arc::default(),
-            request_timeout: options.request_timeout,
-            answers_progress_requests: answers_progress_requests(status.version()),
+            fence: Arc::default(),
+            request_timeout: options.connect_timeout,
+            answers_progress_requests: false,
+            newest_seen: Arc::new(channel::Sender::new(0)),
             wanted_progress: Arc::new(channel::Sender::new(0)),
             probed: Arc::default(),
-            _compactor: compactor,
-        })
+            _compactor: None,
+        };
+        let status = store.ask(0, || {
+            let mut client = store.client.maintenance_client();
+            async move { client.status().await }
+        });
+        let status = status.await.map_err(|error| match error {
+            StoreError::Setup(reason) => StoreError::Setup(named(&reason)),
+            other => StoreError::Unavailable(named(&other)),
+        })?;
+        tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
+        store.answers_progress_requests = answers_progress_requests(status.version());
+        store.request_timeout = options.request_timeout;
+        Ok(store)
     }
 
     async fn read(
@@ -145,17 +160,22 @@ impl EtcdStore {
         options: GetOptions,
         requested: Revision,
     ) -> Result<etcd_client::GetResponse, StoreError> {
-        let mut client = self.client.kv_client().max_decoding_message_size(usize::MAX);
-        match tokio::time::timeout(self.request_timeout, client.get(key, Some(options))).await {
-            Err(_) => Err(StoreError::Unavailable("etcd did not answer in time".into())),
-            Ok(Err(error)) => match failure_of(&error, requested).of_read() {
-                StoreError::FutureRevision { requested, .. } => {
-                    let current = self.newest_revision().await?;
-                    Err(StoreError::FutureRevision { requested, current })
-                }
-                error => Err(error),
-            },
-            Ok(Ok(response)) => Ok(response),
+        let response = self.ask(requested, || {
+            let mut client = self.client.kv_client().max_decoding_message_size(usize::MAX);
+            let (key, options) = (key.clone(), options.clone());
+            async move { client.get(key, Some(options)).await }
+        });
+        self.with_current(response.await).await
+    }
+
+    /// Says what the current revision is where etcd said only that another one is in the future.
+    async fn with_current<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        match result {
+            Err(StoreError::FutureRevision { requested, .. }) => {
+                let current = self.newest_revision().await?;
+                Err(StoreError::FutureRevision { requested, current })
+            }
+            other => other,
         }
     }
 
@@ -168,9 +188,9 @@ impl EtcdStore {
         }
         let mut client = self.client.kv_client();
         let put = client.put(self.keys.outer(PROBE_KEY), Vec::new(), None);
-        match tokio::time::timeout(self.request_timeout, put).await {
+        match tokio::time::timeout(self.attempt_timeout(), put).await {
             Ok(Ok(response)) => {
-                *probed = revision_of(response.header());
+                *probed = self.keys.revision_of(response.header());
                 true
             }
             Ok(Err(error)) => {
@@ -182,15 +202,60 @@ impl EtcdStore {
     }
 
     async fn newest_revision(&self) -> Result<Revision, StoreError> {
-        let mut client = self.client.kv_client();
-        let options = GetOptions::new().with_count_only();
-        let read = client.get(self.keys.outer("\0"), Some(options));
-        match tokio::time::timeout(self.request_timeout, read).await {
-            Err(_) => Err(StoreError::Unavailable("etcd did not answer in time".into())),
-            Ok(Err(error)) => Err(failure_of(&error, 0).of_read()),
-            Ok(Ok(response)) => Ok(revision_of(response.header())),
-        }
+        let response = self.ask(0, || {
+            let mut client = self.client.kv_client();
+            let read = self.keys.outer(PROBE_KEY);
+            async move { client.get(read, Some(GetOptions::new().with_count_only())).await }
+        });
+        Ok(self.see(self.keys.revision_of(response.await?.header())))
     }
+
+    /// Remembers a revision that an answer told of.
+    fn see(&self, revision: Revision) -> Revision {
+        raise(&self.newest_seen, revision);
+        revision
+    }
+
+    /// A revision that etcd had reached for sure.
+    fn newest_seen(&self) -> Revision {
+        *self.newest_seen.borrow()
+    }
+
+    /// Has watches ask etcd how far they are until they have reached a revision.
+    fn want_progress(&self, revision: Revision) {
+        raise(&self.wanted_progress, revision);
+    }
+
+    fn options_at(&self, at: ReadAt) -> Result<(Revision, GetOptions), StoreError> {
+        Ok(match at {
+            ReadAt::Current => (0, GetOptions::new()),
+            ReadAt::Revision(revision) => {
+                (revision, GetOptions::new().with_revision(self.keys.etcd_revision(revision)?))
+            }
+        })
+    }
+}
+
+fn raise(mark: &channel::Sender<Revision>, revision: Revision) {
+    mark.send_if_modified(|mark| {
+        let newer = revision > *mark;
+        *mark = revision.max(*mark);
+        newer
+    });
+}
+
+fn connect_options(options: &EtcdOptions) -> ConnectOptions {
+    let connect = ConnectOptions::new()
+        .with_connect_timeout(options.connect_timeout)
+        .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
+        .with_keep_alive_while_idle(true)
+        .with_require_leader(true);
+    let Some(tls) = &options.tls else { return connect };
+    let mut settings = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
+    if let Some((certificate, key)) = &tls.identity {
+        settings = settings.identity(Identity::from_pem(certificate, key));
+    }
+    connect.with_tls(settings)
 }
 
 /// Whether the server's answers to progress requests can be trusted (etcd issue 15220).
@@ -222,9 +287,9 @@ impl Store for EtcdStore {
     }
 
     async fn get(&self, key: &str, at: ReadAt) -> Result<GetResult, StoreError> {
-        let (requested, options) = options_at(at);
+        let (requested, options) = self.options_at(at)?;
         let response = self.read(self.keys.outer(key), options, requested).await?;
-        let revision = if requested == 0 { revision_of(response.header()) } else { requested };
+        let revision = if requested == 0 { self.keys.revision_of(response.header()) } else { requested };
         let pair = response.0.kvs.into_iter().next();
         Ok(GetResult { entry: pair.map(|pair| self.keys.entry(pair)).transpose()?, revision })
     }
@@ -236,29 +301,23 @@ impl Store for EtcdStore {
             _ => first,
         };
         let limit = if range.limit == 0 { usize::MAX } else { range.limit };
-        let (mut revision, _) = options_at(range.at);
+        let (mut revision, mut at) = self.options_at(range.at)?;
         let mut entries = Vec::new();
         loop {
             let page = PAGE_ENTRIES.min(limit - entries.len());
-            let options = GetOptions::new()
-                .with_range(end.clone())
-                .with_revision(signed(revision))
-                .with_limit(i64::try_from(page).unwrap_or(i64::MAX));
+            let options = at.with_range(end.clone()).with_limit(i64::try_from(page).unwrap_or(i64::MAX));
             let response = self.read(start, options, revision).await?;
             if revision == 0 {
-                // All further pages are of the revision of the first one.
-                revision = revision_of(response.header());
+                revision = self.keys.revision_of(response.header());
             }
+            // All further pages are of the revision of the first one.
+            at = GetOptions::new().with_revision(self.keys.etcd_revision(revision)?);
             let (more, count) = (response.0.more, response.0.count);
             let pairs = response.0.kvs;
             let read = pairs.len();
             start = just_after(pairs.last().map(|pair| pair.key.clone()).unwrap_or_default());
             for pair in pairs {
-                let entry = self.keys.entry(pair)?;
-                if &*entry.key == PROBE_KEY {
-                    continue;
-                }
-                entries.push(entry);
+                entries.push(self.keys.entry(pair)?);
             }
             if !more || entries.len() >= limit {
                 let remaining = usize::try_from(unsigned(count)).unwrap_or(usize::MAX).saturating_sub(read);
@@ -273,38 +332,30 @@ impl Store for EtcdStore {
 
     async fn current_revision(&self) -> Result<Revision, StoreError> {
         let revision = self.newest_revision().await?;
-        self.wanted_progress.send_if_modified(|wanted| {
-            let newer = revision > *wanted;
-            *wanted = revision.max(*wanted);
-            newer
-        });
+        self.want_progress(revision);
         Ok(revision)
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        match self.client.kv_client().compact(signed(revision), None).await {
-            Ok(_) => Ok(()),
-            Err(error) => match failure_of(&error, revision).of_read() {
-                // Somebody was faster; the wish is fulfilled.
-                StoreError::Compacted { .. } => Ok(()),
-                StoreError::FutureRevision { requested, .. } => {
-                    let current = self.newest_revision().await?;
-                    Err(StoreError::FutureRevision { requested, current })
-                }
-                error => Err(error),
-            },
+        let compacted = match self.keys.etcd_revision(revision) {
+            Ok(etcd_revision) => {
+                let compacted = self.ask(revision, || {
+                    let mut client = self.client.kv_client();
+                    async move { client.compact(etcd_revision, None).await }
+                });
+                self.with_current(compacted.await.map(|_| ())).await
+            }
+            Err(error) => Err(error),
+        };
+        match compacted {
+            // Somebody was faster; the wish is fulfilled.
+            Err(StoreError::Compacted { .. }) => Ok(()),
+            other => other,
         }
     }
 
     async fn health(&self) -> Result<(), StoreError> {
         self.newest_revision().await.map(|_| ())
-    }
-}
-
-fn options_at(at: ReadAt) -> (Revision, GetOptions) {
-    match at {
-        ReadAt::Current => (0, GetOptions::new()),
-        ReadAt::Revision(revision) => (revision, GetOptions::new().with_revision(signed(revision))),
     }
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use etcd_client::proto::PbEvent;
 use etcd_client::{EventType, WatchOptions, WatchResponse};
@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::watch;
 
 use super::EtcdStore;
-use super::convert::{KeySpace, failure_of, revision_of, signed, unsigned};
+use super::convert::{Failure, INTERNAL, KeySpace, failure_of};
 use crate::{Change, Revision, StoreError, WatchEvent, WatchStream};
 
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
@@ -30,8 +30,10 @@ const ASK_AFTER: Duration = Duration::from_millis(10);
 struct Follower {
     store: EtcdStore,
     prefix: String,
-    /// The next revision to deliver.
+    /// The next revision to come from etcd.
     next: Revision,
+    /// The newest revision that the caller was told of.
+    told: Revision,
     stream: Option<etcd_client::WatchStream>,
     /// Fragments of a response that is not complete yet.
     fragments: Vec<PbEvent>,
@@ -58,10 +60,20 @@ impl EtcdStore {
         prefix: &str,
         from: Option<Revision>,
     ) -> Result<WatchStream, StoreError> {
+        // Members serve watches from what they have got so far, so none is asked what the newest revision is.
+        let newest = match from {
+            Some(from) if from <= self.newest_seen() + 1 => from.saturating_sub(1),
+            _ => self.newest_revision().await?,
+        };
+        let next = from.unwrap_or(newest + 1);
+        if next > newest + 1 {
+            return Err(StoreError::FutureRevision { requested: next, current: newest });
+        }
         let mut follower = Follower {
             store: self.clone(),
             prefix: prefix.to_owned(),
-            next: from.unwrap_or(0),
+            next,
+            told: 0,
             stream: None,
             fragments: Vec::new(),
             ready: VecDeque::new(),
@@ -70,13 +82,13 @@ impl EtcdStore {
             asked: 0,
             ended: false,
         };
-        match follower.connect().await {
-            Ok(current) if follower.next > current + 1 => {
-                return Err(StoreError::FutureRevision { requested: follower.next, current });
-            }
-            Ok(_) => {}
+        match follower.connect_first().await {
+            Ok(()) => {}
             Err(Broken::Ended(error)) => return Err(error),
             Err(Broken::Connection(reason)) => return Err(StoreError::Unavailable(reason)),
+        }
+        if from.is_none() {
+            follower.tell(newest, WatchEvent::Progress(newest));
         }
         let events = stream::unfold(follower, |mut follower| async move {
             let event = follower.next_event().await?;
@@ -112,18 +124,32 @@ impl Follower {
         }
     }
 
-    /// Starts the watch at the next revision and waits until etcd has confirmed it. Returns etcd's current revision.
-    async fn connect(&mut self) -> Result<Revision, Broken> {
+    /// Starts the watch with whichever member answers within a request's time.
+    async fn connect_first(&mut self) -> Result<(), Broken> {
+        let deadline = Instant::now() + self.store.request_timeout;
+        loop {
+            match self.connect().await {
+                Err(Broken::Connection(_)) if Instant::now() < deadline => {
+                    tokio::time::sleep(RECONNECT_FIRST).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Starts the watch at the next revision and waits until etcd has confirmed it.
+    async fn connect(&mut self) -> Result<(), Broken> {
         let covered = if self.store.answers_progress_requests { self.prefix.as_str() } else { "" };
-        let (start, end) = self.store.keys.bounds(covered);
+        let (start, end) = self.store.keys.bounds_with_internal(covered);
+        let from = self.store.keys.etcd_revision(self.next).map_err(Broken::Ended)?;
         let options = WatchOptions::new()
             .with_range(end)
-            .with_start_revision(signed(self.next))
+            .with_start_revision(from)
             .with_prev_key()
             .with_progress_notify()
             .with_fragment();
         let mut client = self.store.client.watch_client();
-        let timeout = self.store.request_timeout;
+        let timeout = self.store.attempt_timeout();
         let started = async {
             let mut stream = client.watch(start, Some(options)).await?;
             let first = stream.message().await?;
@@ -136,23 +162,21 @@ impl Follower {
             Ok(Ok((stream, Some(first)))) => (stream, first),
         };
         self.stream = Some(stream);
-        let current = revision_of(first.header());
-        if self.next == 0 {
-            // "From now on", made definite, so that a reconnect misses nothing.
-            self.next = current + 1;
-            self.ready.push_back(WatchEvent::Progress(current));
-        }
-        self.take(first)?;
-        Ok(current)
+        self.take(first)
     }
 
     async fn advance(&mut self) -> Result<(), Broken> {
+        let wanted = *self.wanted.borrow_and_update();
+        if wanted > self.told && wanted < self.next {
+            // What others did until then is known, and was of no interest so far.
+            self.tell(self.next - 1, WatchEvent::Progress(self.next - 1));
+            return Ok(());
+        }
         let Some(stream) = &mut self.stream else {
             self.connect().await?;
             self.reconnect_delay = RECONNECT_FIRST;
             return Ok(());
         };
-        let wanted = *self.wanted.borrow_and_update();
         let asks = wanted >= self.next && wanted > self.asked;
         let message = tokio::select! {
             message = stream.message() => message,
@@ -175,11 +199,14 @@ impl Follower {
     }
 
     fn take(&mut self, response: WatchResponse) -> Result<(), Broken> {
-        let revision = revision_of(response.header());
+        let revision = self.store.keys.revision_of(response.header());
         if response.canceled() {
-            return Err(match unsigned(response.compact_revision()) {
+            return Err(match response.compact_revision() {
                 0 => Broken::Connection(format!("etcd cancelled the watch: {}", response.cancel_reason())),
-                oldest => Broken::Ended(StoreError::Compacted { requested: self.next, oldest }),
+                oldest => {
+                    let oldest = self.store.keys.revision(oldest);
+                    Broken::Ended(StoreError::Compacted { requested: self.next, oldest })
+                }
             });
         }
         let is_progress = response.0.events.is_empty() && !response.created() && self.fragments.is_empty();
@@ -188,7 +215,7 @@ impl Follower {
         if is_progress {
             if revision >= self.next {
                 self.next = revision + 1;
-                self.ready.push_back(WatchEvent::Progress(revision));
+                self.tell(revision, WatchEvent::Progress(revision));
             }
         } else if is_last && !self.fragments.is_empty() {
             let events = std::mem::take(&mut self.fragments);
@@ -211,7 +238,8 @@ impl Follower {
                 self.deliver(revision, std::mem::take(&mut changes));
                 revision = changed_at;
             }
-            if key_of(&change).starts_with(&self.prefix) {
+            let key = change.key();
+            if key.starts_with(&self.prefix) && !key.starts_with(INTERNAL) {
                 changes.push(change);
             }
         }
@@ -225,18 +253,14 @@ impl Follower {
             return;
         }
         if !changes.is_empty() {
-            self.ready.push_back(WatchEvent::Changes { revision, changes: Arc::from(changes) });
-        } else if *self.wanted.borrow() >= self.next {
-            self.ready.push_back(WatchEvent::Progress(revision));
+            self.tell(revision, WatchEvent::Changes { revision, changes: Arc::from(changes) });
         }
         self.next = revision + 1;
     }
-}
 
-fn key_of(change: &Change) -> &str {
-    match change {
-        Change::Put { entry, .. } => &entry.key,
-        Change::Delete { key, .. } => key,
+    fn tell(&mut self, revision: Revision, event: WatchEvent) {
+        self.ready.push_back(event);
+        self.told = revision;
     }
 }
 
@@ -246,7 +270,7 @@ fn change_of(keys: &KeySpace, event: PbEvent) -> Result<Change, StoreError> {
     let pair = event.kv.ok_or_else(incomplete)?;
     let previous = event.prev_kv.map(|pair| keys.entry(pair)).transpose()?;
     Ok(if is_delete {
-        Change::Delete { key: keys.key_of(&pair)?, previous, revision: unsigned(pair.mod_revision) }
+        Change::Delete { key: keys.inner(&pair.key)?, previous, revision: keys.revision(pair.mod_revision) }
     } else {
         Change::Put { entry: keys.entry(pair)?, previous }
     })
@@ -254,8 +278,8 @@ fn change_of(keys: &KeySpace, event: PbEvent) -> Result<Change, StoreError> {
 
 fn broken(error: &etcd_client::Error, next: Revision) -> Broken {
     match failure_of(error, next) {
-        super::convert::Failure::Refused(StoreError::Unavailable(reason)) => Broken::Connection(reason),
-        super::convert::Failure::Refused(error) => Broken::Ended(error),
-        other => Broken::Connection(other.of_read().to_string()),
+        Failure::Refused(error) => Broken::Ended(error),
+        Failure::NotDone(reason) | Failure::Unknown(reason) => Broken::Connection(reason),
+        Failure::LeaseGone => Broken::Connection("etcd spoke of a lease".into()),
     }
 }
