@@ -2,7 +2,7 @@
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: up down check test bench images
+.PHONY: up down check test soak bench images
 
 ## Build the release binary, start a cluster and show the everyday jobs done
 up: images
@@ -28,6 +28,12 @@ test: images
 	cargo build --locked
 	cargo test --workspace --exclude tests --locked --no-fail-fast
 	cargo test -p tests --locked --no-fail-fast -- --test-threads=1
+
+## The store's tests at the length that CI has no time for: 300 kills, 5000 simulated disks
+soak:
+	scripts/prerequisites.sh test
+	STORE_KILL_ROUNDS=300 STORE_SEEDS=5000 \
+		cargo test --release --locked -p store --lib --test 'embedded*' -- --nocapture
 
 ## Print the figures that docs/benchmarks.md explains
 bench: images

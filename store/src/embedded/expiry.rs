@@ -1,13 +1,14 @@
 //! Which keys go away by themselves, and when.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// The deadlines of keys, in milliseconds of Unix time.
+use imbl::{OrdMap, OrdSet};
+
+/// The deadlines of keys, in milliseconds of Unix time. A clone is free, as of the live entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Deadlines {
-    by_key: HashMap<Arc<str>, u64>,
-    by_time: BTreeSet<(u64, Arc<str>)>,
+    by_key: OrdMap<Arc<str>, u64>,
+    by_time: OrdSet<(u64, Arc<str>)>,
 }
 
 impl Deadlines {
@@ -32,7 +33,7 @@ impl Deadlines {
 
     /// The earliest deadline.
     pub(super) fn next(&self) -> Option<u64> {
-        self.by_time.first().map(|(deadline, _)| *deadline)
+        self.by_time.get_min().map(|(deadline, _)| *deadline)
     }
 
     /// Up to `limit` keys whose time has come, earliest first.

@@ -1,23 +1,41 @@
 //! Frames: what one synced append writes, with checksums that tell a torn append from damage.
 //!
-//! A frame is a header (magic, payload length, payload checksum, header checksum) and a payload that ends in a marker
-//! byte. The header's checksum covers the frame's offset in the file, so bytes inside a value can never pass for a frame.
+//! A frame is a header (magic, mask, payload length, payload checksum, header checksum) and a payload that ends in a
+//! marker byte. The header's checksum covers the frame's place, that is its file's number and its offset, so bytes inside
+//! a value or from another file can never pass for a frame.
 //!
 //! A frame is only written after the one before it was synced. Hence, when a frame does not check out:
 //! - a sound header anywhere after it proves that it was once on disk whole: damage;
 //! - otherwise it is the last append. If power or space ended it, the file is too short, or a sector of it was never
 //!   written and still holds the zeros that the file was extended with: torn. If all its sectors hold something: damage.
-//!   (Neither the magic nor the marker holds a zero byte, so even a sector that has only a frame's first or last byte
-//!   tells the difference; a value with 512 aligned zero bytes in the very last frame is the one case read as torn.)
+//!
+//! For that no sector of a frame may be all zeros: magic and marker are not, and a payload with such a sector is masked.
+
+use std::borrow::Cow;
+use std::io::{self, Read};
 
 /// What begins every frame. No zero bytes.
-const MAGIC: [u8; 4] = [0xC7, b'G', b'F', 0x01];
-/// What ends every payload. Not zero.
+const MAGIC: [u8; 3] = [0xC7, b'G', b'F'];
+/// What ends every payload. Not zero, nor masked.
 const END_MARKER: u8 = 0xA5;
 const SECTOR_BYTES: usize = 512;
 
 /// How long the header is.
-pub(super) const HEADER_BYTES: usize = 16;
+const HEADER_BYTES: usize = 16;
+
+/// Where a frame is: frames are only sound in their place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The number of the file, as in its header.
+    pub(super) file: u64,
+    pub(super) offset: usize,
+}
+
+impl Place {
+    fn at(self, offset: usize) -> Self {
+        Self { offset, ..self }
+    }
+}
 
 /// A frame under construction: the header's room, then the payload.
 #[derive(Debug)]
@@ -44,17 +62,21 @@ impl FrameBuffer {
         self.bytes.len() + 1
     }
 
-    /// Puts the header and the marker in place for a frame at this offset of the file.
-    pub(super) fn seal(&mut self, offset: u64) -> &[u8] {
+    /// Finishes the frame for its place. The payload is used up: what follows is [`Self::reset`].
+    pub(super) fn seal(&mut self, place: Place) -> &[u8] {
+        let (_, payload) = self.bytes.split_at_mut(HEADER_BYTES);
+        let mask = mask_for(payload, place.offset + HEADER_BYTES);
+        apply_mask(payload, mask);
         self.bytes.push(END_MARKER);
-        let (header, payload) = self.bytes.split_at_mut(HEADER_BYTES);
+        let (_, payload) = self.bytes.split_at(HEADER_BYTES);
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let mut sealed = Vec::with_capacity(HEADER_BYTES);
         sealed.extend_from_slice(&MAGIC);
+        sealed.push(mask);
         sealed.extend_from_slice(&length.to_le_bytes());
         sealed.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
-        sealed.extend_from_slice(&header_checksum(&sealed, offset).to_le_bytes());
-        header.copy_from_slice(&sealed);
+        sealed.extend_from_slice(&header_checksum(&sealed, place).to_le_bytes());
+        self.bytes.splice(..HEADER_BYTES, sealed);
         &self.bytes
     }
 
@@ -65,10 +87,28 @@ impl FrameBuffer {
     }
 }
 
-fn header_checksum(header: &[u8], offset: u64) -> u32 {
+/// A byte that no sector of the payload consists of alone; zero, which changes nothing, for almost every payload.
+fn mask_for(payload: &[u8], offset: usize) -> u8 {
+    let first = (offset.next_multiple_of(SECTOR_BYTES) - offset).min(payload.len());
+    let (head, aligned) = payload.split_at(first);
+    let (sectors, _) = aligned.as_chunks::<SECTOR_BYTES>();
+    let holds_another = |part: &[u8], mask: u8| part.is_empty() || part.iter().any(|byte| *byte != mask);
+    let fits =
+        |mask: &u8| holds_another(head, *mask) && sectors.iter().all(|sector| holds_another(sector, *mask));
+    (0..=u8::MAX).find(fits).unwrap_or(0)
+}
+
+fn apply_mask(payload: &mut [u8], mask: u8) {
+    if mask != 0 {
+        payload.iter_mut().for_each(|byte| *byte ^= mask);
+    }
+}
+
+fn header_checksum(header: &[u8], place: Place) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(header);
-    hasher.update(&offset.to_le_bytes());
+    hasher.update(&place.file.to_le_bytes());
+    hasher.update(&(place.offset as u64).to_le_bytes());
     hasher.finalize()
 }
 
@@ -76,7 +116,7 @@ fn header_checksum(header: &[u8], offset: u64) -> u32 {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'a> {
     /// A sound frame: its payload without the marker, and where the next one starts.
-    Frame { payload: &'a [u8], next: usize },
+    Frame { payload: Cow<'a, [u8]>, next: usize },
     /// Nothing more was ever written.
     End,
     /// An append that did not complete. Only the last append of a file can be that.
@@ -85,62 +125,95 @@ pub(super) enum Found<'a> {
     Damaged(&'static str),
 }
 
-struct Header {
-    length: usize,
-    checksum: u32,
-}
-
-/// Reads what stands at `offset` of the whole file's bytes.
-pub(super) fn read(file: &[u8], offset: usize) -> Found<'_> {
+/// Reads what stands at a place, given the whole file's bytes.
+pub(super) fn find(file: &[u8], place: Place) -> Found<'_> {
+    let offset = place.offset;
     let rest = file.get(offset..).unwrap_or_default();
     if rest.first().is_none_or(|byte| *byte == 0) && rest.iter().all(|byte| *byte == 0) {
         return Found::End;
     }
-    let Some(header) = parse_header(rest, offset) else {
+    let Some(header) = Header::parse(rest, place) else {
         let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         if rest.len() < HEADER_BYTES {
             return Found::Torn("the file ends inside a frame's header");
         }
-        return judge(file, offset, written.max(HEADER_BYTES), "a frame's header fails its checksum");
+        return judge(file, place, written.max(HEADER_BYTES), "a frame's header fails its checksum");
     };
-    let Some(payload) = rest.get(HEADER_BYTES..HEADER_BYTES + header.length) else {
+    let length = HEADER_BYTES.saturating_add(header.length);
+    let Some(stored) = rest.get(HEADER_BYTES..length) else {
         return Found::Torn("the file ends inside a frame");
     };
-    if crc32fast::hash(payload) != header.checksum {
-        return judge(file, offset, HEADER_BYTES + header.length, "a frame fails its checksum");
+    if crc32fast::hash(stored) != header.checksum {
+        return judge(file, place, length, "a frame fails its checksum");
     }
-    match payload.split_last() {
-        Some((&END_MARKER, payload)) => Found::Frame { payload, next: offset + HEADER_BYTES + header.length },
+    match stored.split_last() {
+        Some((&END_MARKER, payload)) => {
+            let mut payload = Cow::Borrowed(payload);
+            if header.mask != 0 {
+                apply_mask(payload.to_mut(), header.mask);
+            }
+            Found::Frame { payload, next: offset + length }
+        }
         _ => Found::Damaged("a frame lacks its end marker"),
     }
 }
 
-fn parse_header(bytes: &[u8], offset: usize) -> Option<Header> {
-    let (magic, rest) = bytes.split_first_chunk::<4>()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (checksum, rest) = rest.split_first_chunk::<4>()?;
-    let own_checksum = rest.first_chunk::<4>()?;
-    if *magic != MAGIC {
-        return None;
+/// Reads the frame at a place of a file that was finished before it got its name: whatever is wrong is damage. Returns
+/// the payload and where the next frame starts.
+pub(super) fn next(file: &mut impl Read, place: Place) -> io::Result<Result<(Vec<u8>, usize), &'static str>> {
+    let mut header = [0; HEADER_BYTES];
+    if let Err(error) = file.read_exact(&mut header) {
+        return ends_early(error);
     }
-    let expected = header_checksum(bytes.get(..HEADER_BYTES - 4)?, offset as u64);
-    (u32::from_le_bytes(*own_checksum) == expected).then_some(Header {
-        length: usize::try_from(u32::from_le_bytes(*length)).ok()?,
-        checksum: u32::from_le_bytes(*checksum),
-    })
+    let Some(header) = Header::parse(&header, place) else {
+        return Ok(Err("a frame's header fails its checksum"));
+    };
+    let mut payload = vec![0; header.length];
+    if let Err(error) = file.read_exact(&mut payload) {
+        return ends_early(error);
+    }
+    if crc32fast::hash(&payload) != header.checksum || payload.pop() != Some(END_MARKER) {
+        return Ok(Err("a frame fails its checksum"));
+    }
+    apply_mask(&mut payload, header.mask);
+    Ok(Ok((payload, place.offset + HEADER_BYTES + header.length)))
+}
+
+fn ends_early<T>(error: io::Error) -> io::Result<Result<T, &'static str>> {
+    if error.kind() == io::ErrorKind::UnexpectedEof { Ok(Err("the file ends too early")) } else { Err(error) }
+}
+
+struct Header {
+    mask: u8,
+    length: usize,
+    checksum: u32,
+}
+
+impl Header {
+    fn parse(bytes: &[u8], place: Place) -> Option<Self> {
+        let rest = bytes.strip_prefix(&MAGIC)?;
+        let (mask, rest) = rest.split_first()?;
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (checksum, rest) = rest.split_first_chunk::<4>()?;
+        let own_checksum = rest.first_chunk::<4>()?;
+        let expected = header_checksum(bytes.get(..HEADER_BYTES - 4)?, place);
+        (u32::from_le_bytes(*own_checksum) == expected).then_some(Self {
+            mask: *mask,
+            length: usize::try_from(u32::from_le_bytes(*length)).ok()?,
+            checksum: u32::from_le_bytes(*checksum),
+        })
+    }
 }
 
 /// Decides whether a bad frame of `length` bytes was torn or damaged. See the module's documentation.
-fn judge(file: &[u8], offset: usize, length: usize, reason: &'static str) -> Found<'static> {
-    let after = offset + 1..file.len();
-    let later_frame = after.into_iter().any(|at| {
-        file.get(at..).is_some_and(|rest| rest.starts_with(&MAGIC) && parse_header(rest, at).is_some())
-    });
+fn judge(file: &[u8], place: Place, length: usize, reason: &'static str) -> Found<'static> {
+    let later_frame = (place.offset + 1..file.len())
+        .any(|at| file.get(at..).is_some_and(|rest| Header::parse(rest, place.at(at)).is_some()));
     if later_frame {
         return Found::Damaged(reason);
     }
-    let end = offset + length;
-    let mut start = offset;
+    let end = place.offset.saturating_add(length);
+    let mut start = place.offset;
     while start < end {
         let sector_end = ((start / SECTOR_BYTES + 1) * SECTOR_BYTES).min(end);
         match file.get(start..sector_end) {
@@ -155,6 +228,12 @@ fn judge(file: &[u8], offset: usize, length: usize, reason: &'static str) -> Fou
 mod tests {
     use super::*;
 
+    const FILE: u64 = 3;
+
+    fn read(file: &[u8], offset: usize) -> Found<'_> {
+        find(file, Place { file: FILE, offset })
+    }
+
     /// A file with these payloads from offset 0 and zeros after them, and where each frame starts.
     fn file_of(payloads: &[&[u8]]) -> (Vec<u8>, Vec<usize>) {
         let (mut file, mut starts) = (Vec::new(), Vec::new());
@@ -162,7 +241,7 @@ mod tests {
             let mut frame = FrameBuffer::new();
             frame.payload().extend_from_slice(payload);
             starts.push(file.len());
-            let sealed = frame.seal(file.len() as u64).to_vec();
+            let sealed = frame.seal(Place { file: FILE, offset: file.len() }).to_vec();
             file.extend_from_slice(&sealed);
         }
         starts.push(file.len());
@@ -170,26 +249,49 @@ mod tests {
         (file, starts)
     }
 
+    /// Values as they come, and the ones that look like sectors that were never written.
+    fn long_payloads() -> [Vec<u8>; 3] {
+        let mut mixed = vec![0; 1500];
+        mixed[600..1200].fill(1);
+        [vec![b'x'; 1500], vec![0; 1500], mixed]
+    }
+
     #[test]
     fn frames_come_back_and_zeros_are_the_end() {
+        for long in long_payloads() {
+            let (file, starts) = file_of(&[b"one", &long]);
+            assert_eq!(read(&file, 0), Found::Frame { payload: b"one".into(), next: starts[1] });
+            assert_eq!(read(&file, starts[1]), Found::Frame { payload: (&long).into(), next: starts[2] });
+            assert_eq!(read(&file, starts[2]), Found::End);
+            assert_eq!(read(&file[..starts[2]], starts[2]), Found::End);
+            let streamed = next(&mut &file[starts[1]..], Place { file: FILE, offset: starts[1] });
+            assert_eq!(streamed.unwrap(), Ok((long, starts[2])));
+        }
+    }
+
+    #[test]
+    fn a_frame_in_another_place_is_not_taken_for_one() {
         let (file, starts) = file_of(&[b"one", b"two"]);
-        assert_eq!(read(&file, 0), Found::Frame { payload: b"one", next: starts[1] });
-        assert_eq!(read(&file, starts[1]), Found::Frame { payload: b"two", next: starts[2] });
-        assert_eq!(read(&file, starts[2]), Found::End);
-        assert_eq!(read(&file[..starts[2]], starts[2]), Found::End);
+        let elsewhere = Place { file: FILE + 1, offset: 0 };
+        assert!(matches!(find(&file, elsewhere), Found::Damaged(_) | Found::Torn(_)));
+        assert!(matches!(read(&file[starts[1]..], 0), Found::Damaged(_) | Found::Torn(_)));
+        assert!(next(&mut &*file, elsewhere).unwrap().is_err());
     }
 
     #[test]
     fn every_flipped_byte_of_any_frame_is_damage() {
-        let long = vec![b'x'; 1500];
-        let (file, starts) = file_of(&[b"one", &long]);
-        for at in 0..starts[2] {
-            let mut flipped = file.clone();
-            flipped[at] ^= 0x40;
-            let start = if at < starts[1] { starts[0] } else { starts[1] };
-            let found = read(&flipped, start);
-            // A flip in the length or checksum fields is caught by the header's own checksum.
-            assert!(matches!(found, Found::Damaged(_)), "byte {at}: {found:?}");
+        for long in long_payloads() {
+            let (file, starts) = file_of(&[b"one", &long]);
+            for at in 0..starts[2] {
+                let mut flipped = file.clone();
+                flipped[at] ^= 0x40;
+                let start = if at < starts[1] { starts[0] } else { starts[1] };
+                let found = read(&flipped, start);
+                // A flip in the length or checksum fields is caught by the header's own checksum.
+                assert!(matches!(found, Found::Damaged(_)), "byte {at}: {found:?}");
+                let mut rest = &flipped[start..];
+                assert!(next(&mut rest, Place { file: FILE, offset: start }).unwrap().is_err(), "byte {at}");
+            }
         }
     }
 
@@ -204,13 +306,14 @@ mod tests {
 
     #[test]
     fn a_last_frame_with_an_unwritten_sector_is_torn() {
-        let long = vec![b'x'; 1500];
-        let (file, starts) = file_of(&[b"one", &long]);
-        for sector in 0..starts[2].div_ceil(SECTOR_BYTES) {
-            let mut torn = file.clone();
-            let from = (sector * SECTOR_BYTES).max(starts[1]);
-            torn[from..((sector + 1) * SECTOR_BYTES).min(starts[2])].fill(0);
-            assert!(matches!(read(&torn, starts[1]), Found::Torn(_)), "sector {sector}");
+        for long in long_payloads() {
+            let (file, starts) = file_of(&[b"one", &long]);
+            for sector in 0..starts[2].div_ceil(SECTOR_BYTES) {
+                let mut torn = file.clone();
+                let from = (sector * SECTOR_BYTES).max(starts[1]);
+                torn[from..((sector + 1) * SECTOR_BYTES).min(starts[2])].fill(0);
+                assert!(matches!(read(&torn, starts[1]), Found::Torn(_)), "sector {sector}");
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! One structure serves both users of history. A watch from an older revision replays it; a read at an older revision
 //! undoes it from the current state. Batches share keys and values with the live entries and with the watchers, so what
-//! it costs is what was replaced. It is bounded by age and by bytes; the newest transaction may always be forgotten.
+//! it costs is what was replaced, in memory, and what was written, in the log. It is bounded by age and by bytes of
+//! either; the newest transaction may always be forgotten.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry as Slot, HashMap};
@@ -15,8 +16,8 @@ use crate::{Change, Entry, Revision, StoreError};
 /// The live entries by key.
 pub(super) type Entries = OrdMap<Arc<str>, Entry>;
 
-/// What a batch costs beyond its values: the change itself and its keys.
-const CHANGE_OVERHEAD_BYTES: usize = 256;
+/// What a change costs beyond its key and value.
+const CHANGE_OVERHEAD_BYTES: usize = 200;
 
 /// One committed transaction.
 #[derive(Clone, Debug)]
@@ -34,7 +35,7 @@ pub(super) struct HistoryBounds {
 }
 
 /// The batches of the revisions `oldest_watch..=current`, contiguous.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct History {
     batches: VecDeque<Batch>,
     bytes: usize,
@@ -53,6 +54,11 @@ impl History {
     /// The first revision that can be read.
     pub(super) fn oldest_read(&self) -> Revision {
         self.oldest_read
+    }
+
+    /// When the oldest batch was committed.
+    pub(super) fn oldest_time_ms(&self) -> Option<u64> {
+        self.batches.front().map(|batch| batch.time_ms)
     }
 
     /// Adds the batch that follows the newest one.
@@ -138,15 +144,12 @@ impl History {
 }
 
 fn cost(batch: &Batch) -> usize {
-    let replaced = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.value.len());
-    batch
-        .changes
-        .iter()
-        .map(|change| match change {
-            Change::Put { previous, .. } | Change::Delete { previous, .. } => replaced(previous),
-        })
-        .map(|bytes| bytes + CHANGE_OVERHEAD_BYTES)
-        .sum()
+    let length = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.value.len());
+    let change_cost = |change: &Change| match change {
+        Change::Put { entry, previous } => entry.value.len().max(length(previous)) + entry.key.len(),
+        Change::Delete { key, previous, .. } => length(previous) + key.len(),
+    };
+    batch.changes.iter().map(|change| change_cost(change) + CHANGE_OVERHEAD_BYTES).sum()
 }
 
 #[cfg(test)]

@@ -2,23 +2,32 @@
 //!
 //! Guarantees: an append is on disk when it returns; recovery hands out every acknowledged record in order or fails with
 //! the file and offset of what is wrong; only an append that never completed is cut off, and that is logged.
+//!
+//! What cannot be told: that the newest segment as a whole, or everything in it from the start of a frame on, was taken
+//! away or turned into zeros. To the log that looks as if it had never been written.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::frame::{self, Found, FrameBuffer};
+use super::disk::{Disk, remove_if_there};
+use super::frame::{self, Found, FrameBuffer, Place};
+use super::header::{FILE_HEADER_BYTES, FileKind, check_header};
 use super::record::{Record, Records};
-use super::segment::{self, AppendError, Segment, sync_directory};
+use super::segment::{self, AppendError, Segment, SoundPart};
 use crate::{Revision, StoreError};
 
 /// The log of a store.
 #[derive(Debug)]
 pub(super) struct Log {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
     active: Segment,
     sealed: VecDeque<SealedSegment>,
+    /// A new segment may have been made without our knowing: nothing may be appended to the active one any more.
+    must_rotate: bool,
     failed: Option<String>,
 }
 
@@ -33,44 +42,52 @@ struct SealedSegment {
 
 impl Log {
     /// Reads all segments, hands every record to `apply` (which returns the revision it has reached), and opens the log
-    /// for appending.
+    /// for appending. A log that was there before must not be gone.
     pub(super) fn recover(
+        disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
+        must_exist: bool,
         mut apply: impl FnMut(Record) -> Result<Revision, String>,
     ) -> Result<Self, StoreError> {
-        let sequences = list_segments(dir)?;
-        let mut sealed = VecDeque::new();
-        let mut active = None;
-        for (index, &sequence) in sequences.iter().enumerate() {
-            let path = dir.join(segment::file_name(sequence));
-            if index > 0 && sequences.get(index - 1).is_some_and(|before| before + 1 != sequence) {
-                return Err(StoreError::Corrupt(format!(
-                    "the log segment before {} is missing",
-                    path.display()
-                )));
-            }
-            let is_last = index + 1 == sequences.len();
-            let recovered = recover_segment(&path, sequence, is_last, &mut apply)?;
-            match recovered {
-                Some((end, _)) if is_last => active = Some((path, sequence, end)),
-                Some((bytes, last_revision)) => {
-                    sealed.push_back(SealedSegment { path, bytes, last_revision })
-                }
-                None => {}
-            }
+        let names = disk.names(dir).map_err(|error| setup("read", dir, &error))?;
+        let mut sequences: Vec<u64> =
+            names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+        sequences.sort_unstable();
+        let missing =
+            |path: PathBuf| StoreError::Corrupt(format!("the log segment {} is missing", path.display()));
+        if let Some(hole) = sequences.windows(2).find_map(|pair| match pair {
+            [before, after] if before + 1 != *after => Some(before + 1),
+            _ => None,
+        }) {
+            return Err(missing(dir.join(segment::file_name(hole))));
         }
-        let active = match active {
-            Some((path, sequence, end)) => {
-                Segment::reopen(path.clone(), sequence, end).map_err(|error| setup("open", &path, &error))?
-            }
-            None => {
-                let sequence = sequences.last().copied().unwrap_or(1);
-                Segment::create(dir, sequence)
-                    .map_err(|error| setup("create a log segment in", dir, &error))?
+        let mut sealed = VecDeque::new();
+        let active = match sequences.split_last() {
+            None if must_exist => return Err(missing(dir.join("*.log"))),
+            None => Segment::create(&*disk, dir, 1, segment_bytes)
+                .map_err(|error| setup("create a log segment in", dir, &error))?,
+            Some((&newest, older)) => {
+                for &sequence in older {
+                    let path = dir.join(segment::file_name(sequence));
+                    let (sound, last_revision) = recover_segment(&*disk, &path, sequence, false, &mut apply)?;
+                    sealed.push_back(SealedSegment { path, bytes: sound.end as u64, last_revision });
+                }
+                let path = dir.join(segment::file_name(newest));
+                let (sound, _) = recover_segment(&*disk, &path, newest, true, &mut apply)?;
+                Segment::reopen(&*disk, path.clone(), newest, &sound, segment_bytes)
+                    .map_err(|error| setup("open", &path, &error))?
             }
         };
-        Ok(Self { dir: dir.to_owned(), segment_bytes, active, sealed, failed: None })
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            segment_bytes,
+            active,
+            sealed,
+            must_rotate: false,
+            failed: None,
+        })
     }
 
     /// Writes a frame and waits until it is on disk. `revision` is the newest one before the frame.
@@ -79,13 +96,13 @@ impl Log {
             return Err(StoreError::Unavailable(reason.clone()));
         }
         let length = frame.frame_length() as u64;
-        let holds_frames = self.active.end > segment::HEADER_BYTES as u64;
-        if holds_frames && self.active.end + length > self.segment_bytes {
+        let holds_frames = self.active.end > FILE_HEADER_BYTES as u64;
+        if self.must_rotate || holds_frames && self.active.end + length > self.segment_bytes {
             self.rotate(revision).map_err(|error| self.describe(&error))?;
         }
         match self.active.append(frame) {
             Ok(()) => Ok(()),
-            Err(AppendError::NoSpace(error) | AppendError::Failed(error)) => Err(self.describe(&error)),
+            Err(AppendError::Failed(error)) => Err(self.describe(&error)),
             Err(AppendError::Unknown(error)) => {
                 let path = self.active.path.display();
                 self.failed =
@@ -111,15 +128,17 @@ impl Log {
     pub(super) fn remove_until(&mut self, revision: Revision) -> std::io::Result<()> {
         while let Some(segment) = self.sealed.front().filter(|segment| segment.last_revision <= revision) {
             // Oldest first, each durably: a crash in between leaves no hole.
-            fs::remove_file(&segment.path)?;
-            sync_directory(&self.dir)?;
+            remove_if_there(&*self.disk, &segment.path)?;
+            self.disk.sync_directory(&self.dir)?;
             self.sealed.pop_front();
         }
         Ok(())
     }
 
     fn rotate(&mut self, last_revision: Revision) -> std::io::Result<()> {
-        let next = Segment::create(&self.dir, self.active.sequence + 1)?;
+        self.must_rotate = true;
+        let next = Segment::create(&*self.disk, &self.dir, self.active.sequence + 1, self.segment_bytes)?;
+        self.must_rotate = false;
         let full = std::mem::replace(&mut self.active, next);
         self.sealed.push_back(SealedSegment { path: full.path, bytes: full.end, last_revision });
         Ok(())
@@ -135,57 +154,44 @@ impl Log {
     }
 }
 
-fn list_segments(dir: &Path) -> Result<Vec<u64>, StoreError> {
-    let mut sequences = Vec::new();
-    for file in fs::read_dir(dir).map_err(|error| setup("read", dir, &error))? {
-        let file = file.map_err(|error| setup("read", dir, &error))?;
-        sequences.extend(file.file_name().to_str().and_then(segment::parse_file_name));
-    }
-    sequences.sort_unstable();
-    Ok(sequences)
-}
-
-/// Applies a segment's records. Returns where its sound part ends and the revision reached; `None` if the file was
-/// never completely made.
+/// Applies a segment's records. Returns its sound part and the revision reached.
 fn recover_segment(
+    disk: &dyn Disk,
     path: &Path,
     sequence: u64,
     is_last: bool,
     apply: &mut impl FnMut(Record) -> Result<Revision, String>,
-) -> Result<Option<(u64, Revision)>, StoreError> {
-    let file = fs::read(path).map_err(|error| setup("read", path, &error))?;
-    if let Err(reason) = segment::check_header(&file, sequence) {
-        if is_last
-            && file.iter().skip(segment::HEADER_BYTES).all(|byte| *byte == 0)
-            && file.iter().take(8).all(|byte| *byte == 0)
-        {
-            tracing::warn!(path = %path.display(), "a log segment was never completely made; it is made anew");
-            return Ok(None);
-        }
-        return Err(corrupt(path, 0, reason));
-    }
-    let mut offset = segment::HEADER_BYTES;
-    let mut revision = 0;
+) -> Result<(SoundPart, Revision), StoreError> {
+    let mut file = Vec::new();
+    disk.read(path)
+        .and_then(|mut reader| reader.read_to_end(&mut file))
+        .map_err(|error| setup("read", path, &error))?;
+    check_header(&file, FileKind::Log, sequence).map_err(|reason| corrupt(path, 0, reason))?;
+    let mut sound = SoundPart { end: FILE_HEADER_BYTES, ..SoundPart::default() };
+    let (mut last_frame, mut revision) = (FILE_HEADER_BYTES, 0);
     loop {
-        match frame::read(&file, offset) {
+        let offset = sound.end;
+        match frame::find(&file, Place { file: sequence, offset }) {
             Found::Frame { payload, next } => {
-                let mut records = Records::new(payload);
+                let mut records = Records::new(&payload);
                 while let Some(record) = records.next().map_err(|reason| corrupt(path, offset, reason))? {
                     revision = apply(record).map_err(|reason| corrupt(path, offset, &reason))?;
                 }
-                offset = next;
+                (last_frame, sound.end) = (offset, next);
             }
-            Found::End => return Ok(Some((offset as u64, revision))),
+            Found::End => break,
             Found::Torn(reason) if is_last => {
                 tracing::warn!(
                     path = %path.display(), offset, reason,
                     "the last append to the log did not complete before the crash and was never acknowledged; it is cut off"
                 );
-                return Ok(Some((offset as u64, revision)));
+                break;
             }
             Found::Torn(reason) | Found::Damaged(reason) => return Err(corrupt(path, offset, reason)),
         }
     }
+    sound.last_frame = file.get(last_frame..sound.end).unwrap_or_default().to_vec();
+    Ok((sound, revision))
 }
 
 /// The error for data that is not what was written.

@@ -8,6 +8,8 @@
 //!   buffer keeps that whole buffer alive;
 //! - a torn last append is cut off at the start (it was never acknowledged) and logged; any other damage fails the start
 //!   with the file and offset;
+//! - an append whose sync fails is answered with [`StoreError::OutcomeUnknown`] and is the last: reads go on, writes and
+//!   the health check get [`StoreError::Unavailable`] until a restart has found out what is on disk;
 //! - with a full disk writes get [`StoreError::NoSpace`] and reads go on; writes work again when there is space;
 //! - one process per directory.
 //!
@@ -16,14 +18,20 @@
 //! The recent past is kept for reads and watches at older revisions, bounded by age and bytes, and survives a restart as
 //! far as the log goes. Deliberately absent: encryption (values arrive encrypted), replication (use etcd).
 
+mod disk;
 mod expiry;
 mod frame;
+mod header;
 mod history;
 mod lock;
 mod log;
 mod record;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod simulated_disk;
+#[cfg(test)]
+mod simulation;
 mod snapshot;
 mod staging;
 mod state;
@@ -39,16 +47,18 @@ use async_trait::async_trait;
 use parking_lot::RwLock;
 use tokio::sync::{Semaphore, oneshot};
 
+use self::disk::{Disk, RealDisk};
+use self::lock::DirectoryLock;
 use self::state::State;
 use self::writer::Request;
 use crate::{
     Action, Committed, GetResult, Range, RangeResult, ReadAt, Revision, Store, StoreError, WatchStream, Write,
 };
 
-/// How many writes may wait for the writer; more wait for room.
-const QUEUED_WRITES_MAX: usize = 4096;
+/// How much may wait for the writer; more waits for room.
+const QUEUED_KIB_MAX: u32 = 64 << 10;
 /// What one transaction may hold; the API's limits are far below.
-const TRANSACTION_BYTES_MAX: usize = 512 << 20;
+const TRANSACTION_BYTES_MAX: usize = 32 << 20;
 
 /// Where and how an embedded store keeps its data.
 #[derive(Clone, Debug)]
@@ -65,7 +75,7 @@ pub struct EmbeddedOptions {
     pub progress_interval: Duration,
     /// At which size a new log segment is begun.
     pub segment_bytes: u64,
-    /// How much superfluous log makes a snapshot worth it.
+    /// How much superfluous log makes a snapshot worth it; more if the snapshot is larger than that.
     pub compact_bytes: u64,
 }
 
@@ -78,8 +88,8 @@ impl EmbeddedOptions {
             history_bytes: 32 << 20,
             watch_queue_events: 16 * 1024,
             progress_interval: Duration::from_secs(5),
-            segment_bytes: 16 << 20,
-            compact_bytes: 32 << 20,
+            segment_bytes: 8 << 20,
+            compact_bytes: 16 << 20,
         }
     }
 }
@@ -102,7 +112,18 @@ impl EmbeddedStore {
     /// Opens the store in a directory: takes the directory's lock, recovers what is there, starts the writer.
     /// Reads whole files; call it where blocking is fine.
     pub fn open(options: EmbeddedOptions) -> Result<Self, StoreError> {
-        let recovery::Recovered { lock, state, writer } = recovery::open(&options)?;
+        let disk = RealDisk::shared();
+        disk.make_directory(&options.dir).map_err(|error| log::setup("create", &options.dir, &error))?;
+        let lock = DirectoryLock::acquire(&options.dir)?;
+        Self::open_on(disk, &options, Some(lock))
+    }
+
+    fn open_on(
+        disk: Arc<dyn Disk>,
+        options: &EmbeddedOptions,
+        lock: Option<DirectoryLock>,
+    ) -> Result<Self, StoreError> {
+        let recovery::Recovered { state, writer } = recovery::open(disk, options)?;
         let (queue, requests) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
@@ -116,7 +137,7 @@ impl EmbeddedStore {
             inner: Arc::new(Inner {
                 state,
                 queue: Some(queue),
-                queue_room: Arc::new(Semaphore::new(QUEUED_WRITES_MAX)),
+                queue_room: Arc::new(Semaphore::new(QUEUED_KIB_MAX as usize)),
                 writer: Some(thread),
             }),
         })
@@ -143,11 +164,12 @@ impl Drop for Inner {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn commit(&self, transaction: Vec<Write>) -> Result<Committed, StoreError> {
-        let bytes = transaction.iter().map(size_of_write).sum();
+        let bytes: usize = transaction.iter().map(size_of_write).sum();
         if bytes > TRANSACTION_BYTES_MAX {
             return Err(StoreError::Setup(format!("a transaction of {bytes} bytes is too large")));
         }
-        let permit = Arc::clone(&self.inner.queue_room).acquire_owned().await;
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.inner.queue_room).acquire_many_owned(kib).await;
         let permit = permit.map_err(|error| StoreError::Unavailable(error.to_string()))?;
         let (reply, answer) = oneshot::channel();
         self.enqueue(Request::Commit { writes: transaction, bytes, reply, permit })?;

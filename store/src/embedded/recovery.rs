@@ -1,16 +1,15 @@
-//! From what is on disk to a running state: lock, snapshot, log.
+//! From what is on disk to a running state: snapshot, then log.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
+use super::disk::{Disk, UNFINISHED_SUFFIX};
 use super::expiry::Deadlines;
 use super::frame::FrameBuffer;
 use super::history::{Entries, History, HistoryBounds};
-use super::lock::DirectoryLock;
 use super::log::{Log, setup};
 use super::record::Record;
 use super::snapshot;
@@ -25,21 +24,18 @@ const FIRST_REVISION: Revision = 1;
 
 /// A store ready to run.
 pub(super) struct Recovered {
-    pub(super) lock: DirectoryLock,
     pub(super) state: Arc<RwLock<State>>,
     pub(super) writer: Writer,
 }
 
-/// Opens the directory.
-pub(super) fn open(options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
+/// Opens a directory that nobody else has open.
+pub(super) fn open(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
     let dir = &options.dir;
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|error| setup("create", dir, &error))?;
-    let lock = DirectoryLock::acquire(dir)?;
-    let snapshot = snapshot::load_newest(dir)?;
+    remove_unfinished(&*disk, dir)?;
+    // A file may have its name since just before a crash or a failed sync: visible, but not yet to stay.
+    disk.sync_directory(dir).map_err(|error| setup("sync", dir, &error))?;
+    let snapshot = snapshot::load_newest(&*disk, dir)?;
+    let has_snapshot = snapshot.is_some();
     let snapshot_bytes = snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
     let bounds = HistoryBounds {
         age_ms: u64::try_from(options.history_age.as_millis()).unwrap_or(u64::MAX),
@@ -49,7 +45,9 @@ pub(super) fn open(options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
         Some(loaded) => Replay::new(loaded.entries, loaded.revision, loaded.deadlines, bounds),
         None => Replay::new(Entries::new(), FIRST_REVISION, Deadlines::default(), bounds),
     };
-    let log = Log::recover(dir, options.segment_bytes, |record| replay.apply(record))?;
+    let log = Log::recover(Arc::clone(&disk), dir, options.segment_bytes, has_snapshot, |record| {
+        replay.apply(record)
+    })?;
     let Replay { stage, mut history, deadlines, .. } = replay;
     history.trim(now_ms(), bounds);
     tracing::info!(
@@ -59,6 +57,7 @@ pub(super) fn open(options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
     let state = State { entries: stage.entries, revision: stage.revision, history, watchers, bounds };
     let state = Arc::new(RwLock::new(state));
     let writer = Writer {
+        disk,
         dir: dir.clone(),
         log,
         state: Arc::clone(&state),
@@ -67,9 +66,20 @@ pub(super) fn open(options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
         snapshot_bytes,
         frame: FrameBuffer::new(),
         snapshot: None,
+        snapshots_rest_until: None,
         expiry_rests_until: None,
     };
-    Ok(Recovered { lock, state, writer })
+    Ok(Recovered { state, writer })
+}
+
+fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    for name in disk.names(dir).map_err(|error| setup("read", dir, &error))? {
+        if name.ends_with(UNFINISHED_SUFFIX) {
+            let path = dir.join(name);
+            disk.remove(&path).map_err(|error| setup("remove", &path, &error))?;
+        }
+    }
+    Ok(())
 }
 
 /// The state while the log is applied to it.

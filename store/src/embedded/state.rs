@@ -42,12 +42,10 @@ impl State {
     }
 
     /// Makes committed transactions visible: first to readers, then to watchers, in order.
-    pub(super) fn publish(&mut self, entries: Entries, batches: Vec<Batch>) {
+    pub(super) fn publish(&mut self, entries: Entries, batches: Vec<Batch>, now_ms: u64) {
         self.entries = entries;
-        let Some(last) = batches.last() else { return };
-        self.revision = last.revision;
-        let now_ms = last.time_ms;
         for batch in batches {
+            self.revision = batch.revision;
             self.watchers.deliver(&batch);
             self.history.push(batch);
         }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::disk::Disk;
 use super::expiry::Deadlines;
 use super::frame::FrameBuffer;
 use super::log::Log;
@@ -27,6 +28,10 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const EXPIRED_KEYS_PER_TRANSACTION_MAX: usize = 500;
 /// How long expiry rests after a failed write.
 const EXPIRY_RETRY: Duration = Duration::from_secs(1);
+/// How often to see whether a snapshot is finished while nothing else happens.
+const SNAPSHOT_POLL: Duration = Duration::from_millis(50);
+/// How long snapshots rest after a failed one.
+const SNAPSHOT_RETRY: Duration = Duration::from_secs(10);
 
 /// What the writer is asked for.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ pub(super) enum Request {
 /// The writer's own belongings.
 #[derive(Debug)]
 pub(super) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) log: Log,
     pub(super) state: Arc<RwLock<State>>,
@@ -58,6 +64,7 @@ pub(super) struct Writer {
     pub(super) snapshot_bytes: u64,
     pub(super) frame: FrameBuffer,
     pub(super) snapshot: Option<SnapshotJob>,
+    pub(super) snapshots_rest_until: Option<Instant>,
     pub(super) expiry_rests_until: Option<Instant>,
 }
 
@@ -110,17 +117,23 @@ impl Writer {
         }
     }
 
-    /// How long until a key expires or a watcher is due to hear of progress.
+    /// How long until a key expires, history is too old or a watcher is due to hear of progress.
     fn next_timer(&self) -> Option<Duration> {
         let now = Instant::now();
+        let until = |time_ms: u64| Duration::from_millis(time_ms.saturating_sub(now_ms()));
         let expiry = self.deadlines.next().map(|deadline_ms| {
-            let due = Duration::from_millis(deadline_ms.saturating_sub(now_ms()));
+            let due = until(deadline_ms);
             let rest = self.expiry_rests_until.map_or(Duration::ZERO, |until| until.duration_since(now));
             due.max(rest)
         });
         let state = self.state.read();
         let progress = state.watchers.progress_due(state.revision).map(|due| due.duration_since(now));
-        expiry.into_iter().chain(progress).min()
+        let aged = state.history.oldest_time_ms().map(|time_ms| {
+            // A moment later than needed, so that more than one batch is too old.
+            until(time_ms.saturating_add(state.bounds.age_ms)) + Duration::from_secs(1)
+        });
+        let snapshot = self.snapshot.as_ref().map(|_| SNAPSHOT_POLL);
+        expiry.into_iter().chain(progress).chain(aged).chain(snapshot).min()
     }
 
     fn run_batch(&mut self, first: Option<Request>, requests: &Receiver<Request>) {
@@ -211,10 +224,10 @@ impl Writer {
     }
 
     fn publish(&mut self, stage: Stage, compaction: Option<Revision>) {
-        let Stage { entries, batches, deadlines, .. } = stage;
+        let Stage { entries, batches, deadlines, time_ms, .. } = stage;
         apply_deadlines(&mut self.deadlines, deadlines);
         let mut state = self.state.write();
-        state.publish(entries, batches);
+        state.publish(entries, batches, time_ms);
         if let Some(revision) = compaction {
             state.history.compact(revision);
         }
@@ -229,52 +242,48 @@ impl Writer {
         if let Some(job) = self.snapshot.take_if(|job| job.thread.is_finished()) {
             self.finish_snapshot(job);
         }
-        if self.snapshot.is_some() {
+        if self.snapshot.is_some() || self.snapshots_rest_until.is_some_and(|until| until > Instant::now()) {
             return;
         }
-        let (entries, revision) = {
+        let (entries, history) = {
             let state = self.state.read();
-            let revision = state.history.oldest_read();
-            if self.log.bytes_until(revision) < self.compact_bytes.max(self.snapshot_bytes) {
+            if self.log.bytes_until(state.history.oldest_read()) < self.compact_bytes.max(self.snapshot_bytes)
+            {
                 return;
             }
-            match state.history.entries_at(&state.entries, revision, |_| true) {
-                Ok(entries) => (entries, revision),
-                Err(error) => return tracing::error!(%error, "no state to take a snapshot of"),
-            }
+            (state.entries.clone(), state.history.clone())
         };
-        let (dir, deadlines) = (self.dir.clone(), self.deadlines.clone());
-        let spawned = std::thread::Builder::new()
-            .name("store-snapshot".into())
-            .spawn(move || snapshot::write(&dir, revision, &entries, &deadlines));
+        let (disk, dir, deadlines) = (Arc::clone(&self.disk), self.dir.clone(), self.deadlines.clone());
+        let revision = history.oldest_read();
+        let spawned = std::thread::Builder::new().name("store-snapshot".into()).spawn(move || {
+            let entries = history.entries_at(&entries, revision, |_| true).map_err(std::io::Error::other)?;
+            snapshot::write(&*disk, &dir, revision, &entries, &deadlines)
+        });
         match spawned {
             Ok(thread) => self.snapshot = Some(SnapshotJob { revision, thread }),
-            Err(error) => {
-                tracing::warn!(%error, "cannot start a thread for a snapshot; the log stays longer")
-            }
+            Err(error) => self.postpone_snapshots(revision, &error),
         }
     }
 
     fn finish_snapshot(&mut self, job: SnapshotJob) {
         let revision = job.revision;
-        let Ok(result) = job.thread.join() else {
-            return tracing::error!(revision, "writing a snapshot panicked; the log stays longer");
-        };
-        let cleared = result.and_then(|bytes| {
+        let panicked = |_| Err(std::io::Error::other("writing the snapshot panicked"));
+        let cleared = job.thread.join().unwrap_or_else(panicked).and_then(|bytes| {
             self.snapshot_bytes = bytes;
             self.log.remove_until(revision)?;
-            snapshot::remove_before(&self.dir, revision)
+            snapshot::remove_before(&*self.disk, &self.dir, revision)
         });
         match cleared {
             Ok(()) => {
-                tracing::debug!(revision, bytes = self.snapshot_bytes, "snapshot written, log shortened")
+                tracing::debug!(revision, bytes = self.snapshot_bytes, "snapshot written, log shortened");
             }
-            Err(error) => {
-                tracing::warn!(revision, %error, "cannot write a snapshot or shorten the log; the log stays longer");
-                // Not with every commit again: the next attempt comes with more log to gain.
-                self.snapshot_bytes = self.log.bytes_until(Revision::MAX).saturating_add(self.compact_bytes);
-            }
+            Err(error) => self.postpone_snapshots(revision, &error),
         }
+    }
+
+    fn postpone_snapshots(&mut self, revision: Revision, error: &std::io::Error) {
+        tracing::warn!(revision, %error, "cannot write a snapshot or shorten the log; the log stays longer");
+        self.snapshots_rest_until = Some(Instant::now() + SNAPSHOT_RETRY);
     }
 }
 
