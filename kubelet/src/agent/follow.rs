@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::{Bytes, BytesMut};
 use tokio::fs::File;
@@ -37,35 +37,65 @@ pub async fn send(
     selection: &Selection,
     follow: bool,
     ended: impl Future<Output = ()>,
-    sender: &mpsc::Sender<Bytes>,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
 ) -> io::Result<()> {
     // The watch comes before the first read, so that nothing written in between is missed.
     let directory = path.parent().unwrap_or(Path::new("/"));
     let watch = if follow { Some(DirectoryWatch::new(directory)?) } else { None };
-    let mut files = rotate::rotated(path);
-    files.push(path.to_path_buf());
-    let (first, offset) = start(&files, selection).await?;
+    let mut files = open_all(path).await?;
+    let offset = skip_to_start(&mut files, selection).await?;
     let mut out = Output { selection, left: selection.limit_bytes, chunk: BytesMut::new(), sender };
-    let last = files.len() - 1;
-    for (index, file) in files.iter().enumerate().skip(first) {
-        let mut reader = open_at(file, if index == first { offset } else { 0 }).await?;
-        let mut entry = Vec::new();
-        if !copy(&mut reader, &mut entry, &mut out).await? || (index == last && out.flush().await.is_err()) {
+    let mut entry = Vec::new();
+    let mut newest = None;
+    for (index, file) in files.into_iter().enumerate() {
+        entry.clear();
+        let mut reader = reader_at(file, if index == 0 { offset } else { 0 }).await?;
+        if !copy(&mut reader, &mut entry, &mut out).await? {
             return out.flush().await;
         }
-        if index == last
-            && let Some(watch) = &watch
+        newest = Some(reader);
+    }
+    out.flush().await?;
+    match &watch {
+        Some(watch) => stay(path, newest, entry, watch, ended, &mut out).await,
+        None => Ok(()),
+    }
+}
+
+/// The log's files, the oldest first. The newest is opened before the others are looked for: one that is rotated meanwhile
+/// is then seen twice, and left out the second time, instead of being missed.
+async fn open_all(path: &Path) -> io::Result<Vec<File>> {
+    let newest = open_existing(path).await?;
+    let mut files = Vec::new();
+    for rotated in rotate::rotated(path) {
+        if let Some(file) = open_existing(&rotated).await?
+            && !is_same(&file, newest.as_ref()).await?
         {
-            return stay(path, reader, entry, watch, ended, &mut out).await;
+            files.push(file);
         }
     }
-    out.flush().await
+    files.extend(newest);
+    Ok(files)
+}
+
+/// None for a file that is not there: the oldest is removed when a log is rotated, and the newest is missing for a moment.
+async fn open_existing(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path).await {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn is_same(file: &File, other: Option<&File>) -> io::Result<bool> {
+    let Some(other) = other else { return Ok(false) };
+    Ok(file.metadata().await?.ino() == other.metadata().await?.ino())
 }
 
 /// Goes on as the file grows, or is rotated, until the container has ended and everything is read.
 async fn stay(
     path: &Path,
-    mut reader: BufReader<File>,
+    mut reader: Option<BufReader<File>>,
     mut entry: Vec<u8>,
     watch: &DirectoryWatch,
     ended: impl Future<Output = ()>,
@@ -74,16 +104,16 @@ async fn stay(
     tokio::pin!(ended);
     let mut is_over = false;
     loop {
-        if !copy(&mut reader, &mut entry, out).await? {
+        let successor = successor(path, reader.as_ref()).await?;
+        if let Some(current) = &mut reader
+            && !copy(current, &mut entry, out).await?
+        {
             return out.flush().await;
         }
-        let inode = reader.get_ref().metadata().await?.ino();
-        if tokio::fs::metadata(path).await.is_ok_and(|now| now.ino() != inode) {
-            // Rotated: what came before the move has been read to its end above, or is now.
-            if !copy(&mut reader, &mut entry, out).await? {
-                return out.flush().await;
-            }
-            reader = open_at(path, 0).await?;
+        if let Some(file) = successor {
+            // What came before the move has been read to its end above.
+            reader = Some(reader_at(file, 0).await?);
+            entry.clear();
             continue;
         }
         out.flush().await?;
@@ -98,11 +128,16 @@ async fn stay(
     }
 }
 
-async fn open_at(path: &Path, offset: u64) -> io::Result<BufReader<File>> {
-    let mut file = File::open(path).await?;
-    if offset > 0 {
-        file.seek(SeekFrom::Start(offset)).await?;
-    }
+/// The file that has taken the place of the one being read, once something is in it: until then its writer may still be
+/// adding to the old one.
+async fn successor(path: &Path, current: Option<&BufReader<File>>) -> io::Result<Option<File>> {
+    let Some(file) = open_existing(path).await? else { return Ok(None) };
+    let is_new = !is_same(&file, current.map(BufReader::get_ref)).await?;
+    Ok((is_new && file.metadata().await?.len() > 0).then_some(file))
+}
+
+async fn reader_at(mut file: File, offset: u64) -> io::Result<BufReader<File>> {
+    file.seek(SeekFrom::Start(offset)).await?;
     Ok(BufReader::with_capacity(BLOCK_BYTES, file))
 }
 
@@ -131,7 +166,7 @@ struct Output<'a> {
     selection: &'a Selection,
     left: Option<u64>,
     chunk: BytesMut,
-    sender: &'a mpsc::Sender<Bytes>,
+    sender: &'a mpsc::Sender<io::Result<Bytes>>,
 }
 
 impl Output<'_> {
@@ -172,7 +207,7 @@ impl Output<'_> {
             return Ok(());
         }
         let chunk = self.chunk.split().freeze();
-        self.sender.send(chunk).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        self.sender.send(Ok(chunk)).await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 }
 
@@ -185,21 +220,24 @@ fn is_before(time: &[u8], since: &[u8]) -> bool {
     }
 }
 
-/// The file and the offset where the wanted part begins.
-async fn start(files: &[PathBuf], selection: &Selection) -> io::Result<(usize, u64)> {
-    let Some(mut wanted) = selection.tail_lines else { return Ok((0, 0)) };
-    for (index, path) in files.iter().enumerate().rev() {
-        match from_end(path, wanted).await? {
-            Ok(offset) => return Ok((index, offset)),
+/// Drops the files before the wanted part, and says where in the first of the others it begins.
+async fn skip_to_start(files: &mut Vec<File>, selection: &Selection) -> io::Result<u64> {
+    let Some(mut wanted) = selection.tail_lines else { return Ok(0) };
+    for index in (0..files.len()).rev() {
+        let Some(file) = files.get_mut(index) else { break };
+        match from_end(file, wanted).await? {
+            Ok(offset) => {
+                files.drain(..index);
+                return Ok(offset);
+            }
             Err(lines) => wanted -= lines,
         }
     }
-    Ok((0, 0))
+    Ok(0)
 }
 
 /// Where the last `wanted` lines of a file begin; Err: how many it has, when these are fewer.
-async fn from_end(path: &Path, wanted: u64) -> io::Result<Result<u64, u64>> {
-    let mut file = File::open(path).await?;
+async fn from_end(file: &mut File, wanted: u64) -> io::Result<Result<u64, u64>> {
     let length = file.metadata().await?.len();
     if wanted == 0 {
         return Ok(Ok(length));
@@ -231,6 +269,7 @@ async fn from_end(path: &Path, wanted: u64) -> io::Result<Result<u64, u64>> {
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     fn scratch(name: &str) -> PathBuf {
@@ -250,7 +289,7 @@ mod tests {
         drop(sender);
         let mut all = Vec::new();
         while let Some(chunk) = receiver.recv().await {
-            all.extend_from_slice(&chunk);
+            all.extend_from_slice(&chunk.unwrap());
         }
         String::from_utf8(all).unwrap()
     }
@@ -292,7 +331,7 @@ mod tests {
         });
         let mut next = async || {
             let chunk = tokio::time::timeout(Duration::from_secs(5), receiver.recv()).await.unwrap();
-            chunk.map(|chunk| String::from_utf8(chunk.to_vec()).unwrap())
+            chunk.map(|chunk| String::from_utf8(chunk.unwrap().to_vec()).unwrap())
         };
         assert_eq!(next().await.as_deref(), Some("a\n"));
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();

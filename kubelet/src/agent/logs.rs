@@ -1,5 +1,6 @@
 //! `/containerLogs`: which log is meant, and from where.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,17 +10,17 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
+use k8s_cri::v1::ContainerState;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use serde::Deserialize;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::follow::{self, Selection};
 use super::routes::{Shared, find};
 use super::{Refusal, streams};
 use crate::agent_state::Agent;
-use crate::cri::{ContainerRecord, RunState};
+use crate::cri::{ContainerRecord, Cri, RunState};
 use crate::pod::{Mailbox, PodExt};
 
 /// Chunks on their way to the client.
@@ -71,19 +72,24 @@ pub(super) async fn serve(
     };
     let follow = is_set(options.follow.as_ref()) && record.state != RunState::Exited;
     let mailbox = agent.pods.lock().get(pod.uid()).cloned();
-    let (sender, receiver) = mpsc::channel::<Bytes>(CHUNKS);
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(CHUNKS);
     let path = PathBuf::from(&record.log_path);
     tokio::spawn(async move {
         let ended = async move {
             if let Some(mailbox) = mailbox.filter(|_| follow) {
-                container_ended(mailbox, &record.id).await;
+                container_ended(&agent.cri, mailbox, &record.id).await;
             }
         };
-        if let Err(error) = follow::send(&path, &selection, follow, ended, &sender).await {
-            tracing::debug!(path = %path.display(), %error, "a log could not be sent");
+        let sent = follow::send(&path, &selection, follow, ended, &sender).await;
+        if let Err(error) = sent
+            && !sender.is_closed()
+        {
+            tracing::warn!(path = %path.display(), %error, "a log could not be sent to its end");
+            // The client is told by a broken stream: an orderly end would mean that this was all.
+            sender.send(Err(error)).await.ok();
         }
     });
-    let body = Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>));
+    let body = Body::from_stream(ReceiverStream::new(receiver));
     Ok(([("content-type", "text/plain")], body).into_response())
 }
 
@@ -126,31 +132,37 @@ fn waiting_reason(pod: &Pod, name: &str) -> Option<String> {
     status_of(pod, name)?.state.as_ref()?.waiting.as_ref()?.reason.clone()
 }
 
-/// Returns when the container does not run any more, as its pod's worker sees it.
-async fn container_ended(mailbox: Arc<Mailbox>, id: &str) {
+/// Returns when the container does not run any more: as its pod's worker sees it, and the runtime confirms.
+async fn container_ended(cri: &Cri, mailbox: Arc<Mailbox>, id: &str) {
     let mut versions = mailbox.versions();
+    // The versions end with the pod's worker, which this must not keep.
     drop(mailbox);
-    let suffix = format!("://{id}");
-    let runs = |pod: &Arc<Pod>| {
-        let status = pod.status.as_ref();
-        let all = status.iter().flat_map(|s| {
-            let mains = s.container_statuses.iter().flatten();
-            let init = s.init_container_statuses.iter().flatten();
-            mains.chain(init).chain(s.ephemeral_container_statuses.iter().flatten())
-        });
-        // Until the worker has seen the container, it is taken to run.
-        let mut of_this =
-            all.filter(|c| c.container_id.as_deref().is_some_and(|known| known.ends_with(&suffix)));
-        match of_this.next() {
-            Some(status) => status.state.as_ref().is_some_and(|state| state.running.is_some()),
-            None => {
-                status.is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")))
-                    && !moved_on(pod, id)
-            }
+    while versions.wait_for(|pod| !runs(pod, id)).await.is_ok() {
+        let running = ContainerState::ContainerRunning as i32;
+        if !matches!(cri.container_status(id).await, Ok(Some(status)) if status.state == running) {
+            return;
         }
-    };
-    if versions.wait_for(|pod| !runs(pod)).await.is_err() {
-        tracing::trace!("the worker is gone, and the pod with it");
+        if versions.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether the worker takes this container to run, or has not seen it yet.
+fn runs(pod: &Pod, id: &str) -> bool {
+    let suffix = format!("://{id}");
+    let status = pod.status.as_ref();
+    let mut all = status.iter().flat_map(|s| {
+        let mains = s.container_statuses.iter().flatten();
+        let init = s.init_container_statuses.iter().flatten();
+        mains.chain(init).chain(s.ephemeral_container_statuses.iter().flatten())
+    });
+    match all.find(|c| c.container_id.as_deref().is_some_and(|known| known.ends_with(&suffix))) {
+        Some(status) => status.state.as_ref().is_some_and(|state| state.running.is_some()),
+        None => {
+            status.is_none_or(|s| !matches!(s.phase.as_deref(), Some("Succeeded" | "Failed")))
+                && !moved_on(pod, id)
+        }
     }
 }
 

@@ -38,6 +38,7 @@ impl Harness {
             eprintln!("skipped: this test needs root and Debian's containerd and runc");
             return None;
         }
+        tracing_subscriber::fmt().with_test_writer().with_env_filter("warn,kubelet=debug").init();
         let directory = tempfile::Builder::new().prefix("kubelet-test").tempdir().unwrap();
         let containerd = start_containerd(directory.path());
         let (server, cluster) = api_server(directory.path()).await;

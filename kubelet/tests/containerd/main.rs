@@ -154,7 +154,10 @@ async fn large_logs_are_rotated_under_their_readers(harness: &mut Harness) {
     let mut lines = harness.pods().log_stream("talker", &following).await.unwrap().lines();
     let reading = async {
         for number in 1..=1500 {
-            let line = lines.try_next().await.unwrap().unwrap();
+            let Some(line) = lines.try_next().await.unwrap() else {
+                let status = harness.pods().get("talker").await.unwrap().status;
+                panic!("the log ended before line {number}; the pod: {status:#?}");
+            };
             assert_eq!(line, format!("line {number}"), "no line is lost or doubled over a rotation");
         }
     };
