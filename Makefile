@@ -25,9 +25,8 @@ check:
 ## Everything that CI runs after `check`: unit tests, then the cluster tests one after the other
 test: images
 	scripts/prerequisites.sh test
-	cargo build --locked
-	cargo test --workspace --exclude tests --locked --no-fail-fast
-	cargo test -p tests --locked --no-fail-fast -- --test-threads=1
+	cargo build --workspace --all-targets --locked
+	cargo test --workspace --locked --no-fail-fast
 
 ## The store's tests at the length that CI has no time for: 300 kills, 5000 simulated disks
 soak:

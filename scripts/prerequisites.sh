@@ -42,15 +42,37 @@ if [ "${1:-build}" = test ]; then
     need "${test[@]}"
     command -v kubectl >/dev/null || need "kubernetes-client|an unmodified kubectl drives the cluster in the tests"
 fi
-[ ${#missing[@]} -eq 0 ] && exit 0
 
-# Packages such as etcd-server would start a service of their own at installation: this forbids it meanwhile.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' >$policy
-    chmod +x $policy
-    trap 'rm -f $policy' EXIT
-fi
-export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
-apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+# Beside the kubectl that is there, the tests try Debian's 1.20: not installed, for it would replace the other.
+fetch_old_kubectl() {
+    local target=$PWD/.cache/kubectl-1.20 work
+    [ -x "$target/usr/bin/kubectl" ] && return
+    echo "  fetching   kubernetes-client    the oldest kubectl that people still use drives the cluster in the tests too"
+    work=$(mktemp -d)
+    chmod 755 "$work"
+    download() { (cd "$work" && apt-get download -qq kubernetes-client 2>/dev/null); }
+    if download || { apt-get update -qq && download; }; then
+        mkdir -p "$target"
+        dpkg-deb -x "$work"/*.deb "$target"
+    else
+        echo "  kubernetes-client is not packaged here: tested without it" >&2
+    fi
+    rm -rf "$work"
+}
+
+install_missing() {
+    [ ${#missing[@]} -eq 0 ] && return
+    # Packages such as etcd-server would start a service of their own at installation: this forbids it meanwhile.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        trap 'rm -f $policy' EXIT
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+install_missing
+if [ "${1:-build}" = test ]; then fetch_old_kubectl; fi

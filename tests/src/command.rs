@@ -56,14 +56,28 @@ pub enum Tool {
     Ctl,
     /// An unmodified kubectl from the PATH.
     Kubectl,
+    /// Debian's kubectl: 1.20, about the oldest that people still use.
+    OldKubectl,
 }
 
 impl Tool {
+    /// All that this machine has. Only the oldest kubectl may be missing, on systems that do not package it.
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::Ctl, Self::Kubectl];
+        if old_kubectl().exists() {
+            all.push(Self::OldKubectl);
+        } else {
+            eprintln!("not tried: Debian's kubectl 1.20 ({} is missing)", old_kubectl().display());
+        }
+        all
+    }
+
     /// The command with its first arguments.
     pub fn command(self) -> (PathBuf, &'static [&'static str]) {
         match self {
             Self::Ctl => (gantry(), &["ctl"]),
             Self::Kubectl => (PathBuf::from("kubectl"), &[]),
+            Self::OldKubectl => (old_kubectl(), &[]),
         }
     }
 }
@@ -79,10 +93,19 @@ pub fn gantry() -> PathBuf {
     built
 }
 
+/// Where `scripts/prerequisites.sh test` puts Debian's kubectl.
+fn old_kubectl() -> PathBuf {
+    cache().join("kubectl-1.20/usr/bin/kubectl")
+}
+
+/// What `make` fetches and builds for the tests.
+fn cache() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache")
+}
+
 /// The archive of an image that `images/build.sh` made.
 pub fn image_archive(name: &str) -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let path = root.join(".cache/images").join(format!("{}.tar", name.replace([':', '/'], "-")));
+    let path = cache().join("images").join(format!("{}.tar", name.replace([':', '/'], "-")));
     assert!(path.exists(), "{} is missing: run images/build.sh first", path.display());
     path
 }

@@ -5,15 +5,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::{Output, run};
 
 static LANS: AtomicU32 = AtomicU32::new(0);
+/// Clusters take turns: several at once would measure each other.
+static TURN: Mutex<()> = Mutex::new(());
 
-/// A switch. Dropping it takes its namespace, and with it every cable, away.
+/// A switch. Dropping it takes its namespace, and with it every cable, away. A process has one at a time.
 pub struct Lan {
     name: String,
     subnet: u32,
+    _turn: MutexGuard<'static, ()>,
 }
 
 /// A host on the switch.
@@ -23,10 +27,12 @@ pub struct Machine {
 }
 
 impl Lan {
-    /// A switch that no other test uses.
+    /// A switch that no other test uses, when the test before has ended.
     pub fn new() -> Self {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = LANS.fetch_add(1, Ordering::Relaxed);
-        let lan = Self { name: format!("gt{}x{number}", std::process::id()), subnet: number % 200 };
+        let lan =
+            Self { name: format!("gt{}x{number}", std::process::id()), subnet: number % 200, _turn: turn };
         ip(&["netns", "add", &lan.name]).ok();
         lan.inside(&["ip", "link", "add", "switch", "type", "bridge"]).ok();
         lan.inside(&["ip", "link", "set", "switch", "up"]).ok();

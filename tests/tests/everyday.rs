@@ -1,4 +1,4 @@
-//! The everyday jobs of a user, on real machines, containers and networks, with ctl and with the real kubectl.
+//! The everyday jobs of a user, on real machines, containers and networks, with ctl and with real kubectls, new and old.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::process::Stdio;
@@ -10,8 +10,6 @@ use tests::{Cluster, NodeOptions, REGISTRY, Registry, Tool, eventually};
 const WEB: &str = include_str!("../../manifests/web.yml");
 const REDIS: &str = include_str!("../../manifests/redis.yml");
 const TOOLS: &str = include_str!("../../manifests/tools.yml");
-const BOTH: [Tool; 2] = [Tool::Ctl, Tool::Kubectl];
-
 fn web_cluster() -> Cluster {
     let cluster = Cluster::start();
     cluster.load_images(&["web:v1", "web:v2"]);
@@ -27,11 +25,11 @@ fn first_pod(cluster: &Cluster, selector: &str) -> String {
 }
 
 #[test]
-fn a_manifest_is_applied_shown_and_deleted_by_both_command_lines() {
+fn a_manifest_is_applied_shown_and_deleted_by_every_command_line() {
     let cluster = Cluster::start();
     cluster.load_images(&["web:v1"]);
     let manifest = cluster.manifest("web.yml", WEB);
-    for tool in BOTH {
+    for tool in Tool::all() {
         let applied = cluster.tool(tool, &["apply", "-f", &manifest]).ok();
         assert!(
             applied.contains("deployment.apps/web created") && applied.contains("service/web created"),
@@ -72,7 +70,7 @@ fn logs_follow_files_are_copied_and_ports_are_forwarded() {
     ));
     cluster.load_images(&["busybox:latest"]);
     cluster.ctl(&["apply", "-f", &manifest]).ok();
-    for tool in BOTH {
+    for tool in Tool::all() {
         cluster.tool(tool, &["wait", "--for=condition=Ready", "pod/counter", "--timeout=30s"]).ok();
         let mut following = cluster.tool_command(tool, &["logs", "-f", "counter"]);
         let mut following = following.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -204,7 +202,7 @@ fn a_new_version_rolls_out_and_back_without_one_failed_request() {
     assert!(status.contains("successfully rolled out"), "{status}");
     let answer = cluster.server().machine.inside(&["curl", "-s", &url]).ok();
     assert!(answer.starts_with("web v2"), "{answer}");
-    for tool in BOTH {
+    for tool in Tool::all() {
         let history = cluster.tool(tool, &["rollout", "history", "deployment/web"]).ok();
         assert!(history.contains('1') && history.contains('2'), "{history}");
     }
@@ -266,7 +264,7 @@ fn labels_place_pods_and_selectors_find_them() {
         ("!tier", ""),
         ("tier=back,env=test", "c"),
     ] {
-        for tool in BOTH {
+        for tool in Tool::all() {
             let found = cluster.tool(tool, &["get", "pods", "-l", selector, "-o", "name"]).ok();
             let names: Vec<&str> = found.lines().map(|line| line.trim_start_matches("pod/")).collect();
             assert_eq!(names.join(" "), expected, "{tool:?} -l {selector}");
@@ -442,7 +440,7 @@ fn a_drained_node_is_empty_and_takes_nothing_new() {
     let manifest = cluster.manifest("web.yml", WEB);
     cluster.ctl(&["apply", "-f", &manifest]).ok();
     cluster.wait_pods_ready("app=web", 3, 60);
-    for tool in BOTH {
+    for tool in Tool::all() {
         cluster.tool(tool, &["drain", "n2", "--ignore-daemonsets", "--timeout=60s"]).ok();
         let pods = cluster.wait_pods_ready("app=web", 3, 60);
         assert!(pods.iter().all(|pod| pod["spec"]["nodeName"] == "n1"), "{pods:?}");

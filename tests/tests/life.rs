@@ -137,7 +137,7 @@ fn pods_run_in_a_real_containerd_on_our_network() {
     let manifest = cluster.manifest("web.yml", WEB);
     cluster.ctl(&["apply", "-f", &manifest]).ok();
     cluster.wait_pods_ready("app=web", 3, 60);
-    for tool in [Tool::Ctl, Tool::Kubectl] {
+    for tool in Tool::all() {
         let said =
             cluster.tool(tool, &["exec", "deploy/web", "--", "wget", "-q", "-O", "-", "http://web/"]).ok();
         assert!(said.starts_with("web v1 on web-"), "{tool:?}: {said}");
