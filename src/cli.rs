@@ -195,6 +195,10 @@ pub struct CommonOptions {
     /// Registries reached over plain HTTP, as host:port
     #[arg(long, value_delimiter = ',', value_name = "HOST:PORT")]
     pub insecure_registries: Option<Vec<String>>,
+    /// What has to stay free on the node before pods are evicted [default: memory.available<100Mi,nodefs.available<5%,
+    /// nodefs.inodesFree<5%,pid.available<5%]
+    #[arg(long, value_name = "SIGNAL<AMOUNT,...")]
+    pub eviction_hard: Option<String>,
     /// How long the control plane waits for a silent node, in seconds [default: 40]
     #[arg(long, value_name = "SECONDS")]
     pub node_monitor_grace_seconds: Option<u64>,

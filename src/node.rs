@@ -104,6 +104,9 @@ fn kubelet_config(
     config.cluster_domain = CLUSTER_DOMAIN.to_string();
     config.cgroup_root = cgroup_root(settings);
     config.serving.address = settings.agent_address;
+    if let Some(thresholds) = settings.eviction_hard {
+        config.eviction.thresholds = thresholds;
+    }
     config.version = KUBERNETES_VERSION.to_string();
     Ok(config)
 }

@@ -33,6 +33,8 @@ pub struct Settings {
     pub service_cidr: Ipv4Range,
     pub agent_address: SocketAddr,
     pub insecure_registries: Vec<String>,
+    /// `None` is the agent's own default.
+    pub eviction_hard: Option<kubelet::Thresholds>,
     pub node_monitor_grace_seconds: u64,
     pub admission_control_config_file: Option<PathBuf>,
     pub log_level: String,
@@ -126,6 +128,9 @@ impl Settings {
             service_cidr,
             agent_address: pick!(agent_address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 10250))),
             insecure_registries: pick!(insecure_registries).unwrap_or_default(),
+            eviction_hard: pick!(eviction_hard)
+                .map(|text| text.parse().context("--eviction-hard"))
+                .transpose()?,
             node_monitor_grace_seconds: pick!(node_monitor_grace_seconds).unwrap_or(40),
             admission_control_config_file: pick!(admission_control_config_file),
             log_level: pick!(log_level).unwrap_or("info".into()),

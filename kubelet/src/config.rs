@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::Taint;
 
 use crate::agent::ServingCertificate;
 use crate::image::ImageLoader;
+use crate::thresholds::{Threshold, Thresholds};
 
 /// The agent's settings.
 #[derive(Clone)]
@@ -103,15 +104,11 @@ pub struct ImageGc {
     pub interval: Duration,
 }
 
-/// Thresholds under which the node evicts pods.
+/// When the node evicts pods.
 #[derive(Clone, Copy, Debug)]
 pub struct Eviction {
-    /// Free memory, bytes.
-    pub memory_available_bytes: u64,
-    /// Free disk under the root directory, percent.
-    pub disk_available_percent: u8,
-    /// Free inodes under the root directory, percent.
-    pub inodes_free_percent: u8,
+    /// What has to stay free.
+    pub thresholds: Thresholds,
     /// How long a pressure condition stays after the pressure went.
     pub transition: Duration,
     /// How often the node looks.
@@ -189,9 +186,13 @@ impl Default for ImageGc {
 impl Default for Eviction {
     fn default() -> Self {
         Self {
-            memory_available_bytes: 100 << 20,
-            disk_available_percent: 10,
-            inodes_free_percent: 5,
+            // Half of upstream's for the disk: a tenth of a large disk is a lot to leave empty.
+            thresholds: Thresholds {
+                memory: Threshold::Amount(100 << 20),
+                disk: Threshold::Percent(5.0),
+                inodes: Threshold::Percent(5.0),
+                pids: Threshold::Percent(5.0),
+            },
             transition: Duration::from_secs(300),
             interval: Duration::from_secs(10),
         }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent_state::{Agent, Pressure};
 use crate::image::ImageCollector;
 use crate::pod::{PodExt, Verdict, pod_total};
+use crate::thresholds::Threshold;
 
 /// From here up a priority means that the node needs the pod.
 const CRITICAL_PRIORITY: i32 = 2_000_000_000;
@@ -22,12 +23,28 @@ const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 const BETWEEN_EVICTIONS: Duration = Duration::from_secs(10);
 
 /// What is free on the node.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Free {
-    memory_bytes: u64,
-    disk_percent: u8,
-    inodes_percent: u8,
-    pids_percent: u8,
+    memory: Share,
+    disk: Share,
+    inodes: Share,
+    pids: Share,
+}
+
+/// How much is free, of a whole.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    free: u64,
+    whole: u64,
+}
+
+impl Share {
+    /// For what the machine does not tell: it is not short of it.
+    const UNKNOWN: Self = Self { free: u64::MAX, whole: 0 };
+
+    fn is_under(self, threshold: Threshold) -> bool {
+        self.free < threshold.of(self.whole)
+    }
 }
 
 /// Keeps room until shutdown.
@@ -81,37 +98,43 @@ impl LastSeen {
 }
 
 fn shortages(agent: &Agent, free: &Free) -> Pressure {
-    let limits = &agent.config.eviction;
+    let thresholds = &agent.config.eviction.thresholds;
     Pressure {
-        memory: free.memory_bytes < limits.memory_available_bytes,
-        disk: free.disk_percent < limits.disk_available_percent
-            || free.inodes_percent < limits.inodes_free_percent,
-        pids: free.pids_percent < 5,
+        memory: free.memory.is_under(thresholds.memory),
+        disk: free.disk.is_under(thresholds.disk) || free.inodes.is_under(thresholds.inodes),
+        pids: free.pids.is_under(thresholds.pids),
     }
 }
 
 fn look(root: &Path) -> Free {
-    let percent =
-        |part: u64, of: u64| u8::try_from((part * 100).checked_div(of).unwrap_or(100)).unwrap_or(100);
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let available =
-        available.and_then(|line| line.split_whitespace().next()).and_then(|n| n.parse::<u64>().ok());
-    let (disk_percent, inodes_percent) = match nix::sys::statvfs::statvfs(root) {
+    let kib = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let memory = match (kib("MemAvailable:"), kib("MemTotal:")) {
+        (Some(free), Some(whole)) => Share { free: free * 1024, whole: whole * 1024 },
+        _ => Share::UNKNOWN,
+    };
+    let (disk, inodes) = match nix::sys::statvfs::statvfs(root) {
         Ok(stat) => {
-            (percent(stat.blocks_available(), stat.blocks()), percent(stat.files_free(), stat.files()))
+            let block = stat.fragment_size();
+            let disk = Share { free: stat.blocks_available() * block, whole: stat.blocks() * block };
+            // Some file systems make inodes as they need them, and count none.
+            let inodes = Share { free: stat.files_free(), whole: stat.files() };
+            (disk, inodes)
         }
-        Err(_) => (100, 100),
+        Err(_) => (Share::UNKNOWN, Share::UNKNOWN),
     };
     let number = |path: &str| std::fs::read_to_string(path).ok().and_then(|n| n.trim().parse::<u64>().ok());
     let threads = std::fs::read_to_string("/proc/loadavg")
         .ok()
         .and_then(|line| line.split_whitespace().nth(3)?.split_once('/')?.1.parse::<u64>().ok());
-    let most = number("/proc/sys/kernel/pid_max").unwrap_or(u64::MAX);
-    let pids_percent = percent(most.saturating_sub(threads.unwrap_or(0)), most);
-    // A machine that does not tell its memory is not short of it.
-    let memory_bytes = available.map_or(u64::MAX, |kib| kib * 1024);
-    Free { memory_bytes, disk_percent, inodes_percent, pids_percent }
+    let pids = match (number("/proc/sys/kernel/pid_max"), threads) {
+        (Some(most), Some(threads)) => Share { free: most.saturating_sub(threads), whole: most },
+        _ => Share::UNKNOWN,
+    };
+    Free { memory, disk, inodes, pids }
 }
 
 async fn evict_one(agent: &Agent, free: &Free, now: Pressure) {
@@ -135,13 +158,15 @@ async fn evict_one(agent: &Agent, free: &Free, now: Pressure) {
         .collect();
     candidates.sort_by_key(|(pod, _)| rank(pod, &used, now.memory));
     let Some((pod, mailbox)) = candidates.pop() else { return };
+    let thresholds = &agent.config.eviction.thresholds;
     let (what, threshold, available) = if now.memory {
-        let threshold = format!("{}Mi", agent.config.eviction.memory_available_bytes >> 20);
-        ("memory", threshold, format!("{}Ki", free.memory_bytes / 1024))
+        ("memory", thresholds.memory, free.memory.free)
+    } else if free.disk.is_under(thresholds.disk) {
+        ("ephemeral-storage", thresholds.disk, free.disk.free)
     } else {
-        let threshold = format!("{}%", agent.config.eviction.disk_available_percent);
-        ("ephemeral-storage", threshold, format!("{}%", free.disk_percent))
+        ("inodes", thresholds.inodes, free.inodes.free)
     };
+    let available = if what == "inodes" { available.to_string() } else { format!("{}Ki", available / 1024) };
     let message = format!(
         "The node was low on resource: {what}. Threshold quantity: {threshold}, available: {available}. "
     );

@@ -28,6 +28,7 @@ mod probe;
 mod quantity;
 mod references;
 mod run;
+mod thresholds;
 mod tokens;
 mod volume;
 
@@ -37,3 +38,4 @@ pub use destroy::destroy;
 pub use error::Error;
 pub use image::{Archive, ContainerdLoader, ImageLoader, LoadError};
 pub use run::{run, run_with};
+pub use thresholds::{Threshold, ThresholdError, Thresholds};

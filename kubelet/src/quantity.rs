@@ -6,25 +6,30 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// Whole units: bytes, pods.
 pub fn units(quantity: &Quantity) -> i64 {
-    i64::try_from(scaled(&quantity.0, 1)).unwrap_or(i64::MAX)
+    i64::try_from(scaled(&quantity.0, 1).unwrap_or(0)).unwrap_or(i64::MAX)
 }
 
 /// Thousandths: CPU.
 pub fn millis(quantity: &Quantity) -> i64 {
-    i64::try_from(scaled(&quantity.0, 1000)).unwrap_or(i64::MAX)
+    i64::try_from(scaled(&quantity.0, 1000).unwrap_or(0)).unwrap_or(i64::MAX)
 }
 
-fn scaled(text: &str, factor: i128) -> i128 {
+/// Whole units of what a user typed; None for nonsense.
+pub fn parse(text: &str) -> Option<i128> {
+    scaled(text, 1)
+}
+
+fn scaled(text: &str, factor: i128) -> Option<i128> {
     let text = text.trim();
     let split =
         text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
-    let Some((numerator, denominator)) = decimal(number) else { return 0 };
-    let Some((times, over)) = multiplier(suffix) else { return 0 };
+    let (numerator, denominator) = decimal(number)?;
+    let (times, over) = multiplier(suffix)?;
     let numerator = numerator.saturating_mul(times).saturating_mul(factor);
     let denominator = denominator.saturating_mul(over);
     let quotient = numerator.div_euclid(denominator);
-    if numerator.rem_euclid(denominator) == 0 { quotient } else { quotient + 1 }
+    Some(if numerator.rem_euclid(denominator) == 0 { quotient } else { quotient + 1 })
 }
 
 fn decimal(number: &str) -> Option<(i128, i128)> {

@@ -175,6 +175,8 @@ impl Cluster {
         std::fs::create_dir_all(&data_dir).unwrap();
         arguments.extend(["--data-dir", data_dir.to_str().unwrap(), "--node-name", name].map(str::to_string));
         arguments.extend(["--node-ip".to_string(), machine.address().to_string()]);
+        // How full the disk of the machine that runs the tests is does not matter.
+        arguments.extend(["--eviction-hard".to_string(), "memory.available<100Mi".to_string()]);
         arguments.extend(options.arguments);
         Node { name: name.to_string(), machine, data_dir, arguments, process: None }
     }

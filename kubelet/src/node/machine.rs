@@ -71,7 +71,7 @@ impl Machine {
         let kept = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let memory = self.memory_bytes
             - kept(config.reserved.memory_bytes)
-            - kept(config.eviction.memory_available_bytes)
+            - kept(config.eviction.thresholds.memory.of(self.memory_bytes.unsigned_abs()))
             - self.huge_pages.iter().map(|(_, bytes)| bytes).sum::<i64>();
         let cpu = self.cpus * 1000 - kept(config.reserved.cpu_millis);
         Share { cpu_millis: cpu.max(0), memory_bytes: memory.max(0) }

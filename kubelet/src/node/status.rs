@@ -252,7 +252,7 @@ fn amounts(agent: &Agent, capacity: bool) -> BTreeMap<String, Quantity> {
     put("cpu", if cpu % 1000 == 0 { (cpu / 1000).to_string() } else { format!("{cpu}m") });
     let memory = if capacity { machine.memory_bytes } else { share.memory_bytes };
     put("memory", format!("{}Ki", memory / 1024));
-    let kept = disk / 100 * u64::from(config.eviction.disk_available_percent);
+    let kept = config.eviction.thresholds.disk.of(disk);
     put("ephemeral-storage", if capacity { format!("{}Ki", disk / 1024) } else { (disk - kept).to_string() });
     put("pods", config.max_pods.to_string());
     for (size, bytes) in &machine.huge_pages {

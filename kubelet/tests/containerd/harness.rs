@@ -88,6 +88,8 @@ impl Harness {
         config.cgroup_root = format!("/{}", self.cgroup());
         let scratch = self.directory.path().join("scratch");
         config.image_loader = Some(Arc::new(kubelet::ContainerdLoader::new(self.socket(), scratch)));
+        // How full the disk of the machine that runs the tests is does not matter.
+        config.eviction.thresholds = kubelet::Thresholds::default();
         change(&mut config);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(kubelet::run(config, self.node_client.clone(), shutdown.clone()));

@@ -154,10 +154,13 @@ async fn large_logs_are_rotated_under_their_readers(harness: &mut Harness) {
     let mut lines = harness.pods().log_stream("talker", &following).await.unwrap().lines();
     let reading = async {
         for number in 1..=1500 {
-            let Some(line) = lines.try_next().await.unwrap() else {
-                let status = harness.pods().get("talker").await.unwrap().status;
-                panic!("the log ended before line {number}; the pod: {status:#?}");
-            };
+            let line = lines.try_next().await.unwrap();
+            assert!(
+                line.is_some(),
+                "the log ended before line {number}: {:#?}",
+                harness.pods().get("talker").await
+            );
+            let line = line.unwrap();
             assert_eq!(line, format!("line {number}"), "no line is lost or doubled over a rotation");
         }
     };
@@ -175,7 +178,7 @@ async fn a_node_short_of_memory_says_so_and_evicts(harness: &mut Harness) {
     harness.wait_for("victim", "to be ready", is_ready).await;
     harness.stop_agent().await;
     harness.start_agent_with(|config| {
-        config.eviction.memory_available_bytes = 1 << 60;
+        config.eviction.thresholds.memory = kubelet::Threshold::Amount(1 << 60);
         config.eviction.interval = Duration::from_millis(200);
         config.eviction.transition = Duration::ZERO;
     });
