@@ -128,7 +128,7 @@ fn a_machine_that_cannot_serve_says_what_to_do() {
     let said = start(&["--data-dir", other.path().to_str().unwrap()]);
     assert!(
         said.contains("port 6443 is in use by")
-            && said.contains("gantry (process")
+            && said.contains(&format!("{} (process", program.file_name().unwrap().display()))
             && said.contains("--secure-port"),
         "{said}"
     );
