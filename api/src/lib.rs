@@ -12,13 +12,14 @@ pub mod meta;
 pub mod names;
 pub mod object;
 pub mod openapi;
-pub mod quantity;
 pub mod row;
 pub mod schemas;
 pub mod selector;
 pub mod strategies;
 pub mod strategy;
 pub mod table;
+
+pub use schema::quantity;
 
 pub use error::{ApiError, FieldError, Reason};
 pub use row::{

@@ -78,6 +78,11 @@ pub fn validate_update(new: &Value, old: &Value, _row: &Row) -> Vec<FieldError> 
     errors.into_vec()
 }
 
+/// Whether a field is one that these checks speak of, where a schema has something to say of it as well.
+pub fn checks(field: &str) -> bool {
+    field.starts_with("metadata.ownerReferences")
+}
+
 fn validate_common(errors: &mut Errors, path: &Path, metadata: &Value) {
     validate_labels(errors, &path.field("labels"), metadata);
     validate_annotations(errors, &path.field("annotations"), metadata);

@@ -175,6 +175,8 @@ pub struct CustomVersion {
     pub schema: Arc<Schema>,
     /// `additionalPrinterColumns`.
     pub columns: Vec<PrinterColumn>,
+    /// `selectableFields`, as field selectors name them: `spec.color`.
+    pub selectable: Vec<String>,
     /// The JSON paths of `subresources.scale`.
     pub scale: Option<ScalePaths>,
     /// What a request that uses this version is warned of.

@@ -2,6 +2,10 @@
 //!
 //! The files in `cases/` hold one good object per kind and, for each case, what is different in it and what is said
 //! about that. Objects go the way that the API server's pipeline takes: shape, defaults, first state, checks.
+//!
+//! A case names the fields that it `set`s and, for a change, those that the `update` sets (after the server has set those
+//! under `old`), in which `subresource`. It expects the `errors`, whose last word `…` stands for any rest, and those
+//! values at those paths that `becomes` names (null: nothing is there).
 
 // A test that cannot go on says so by a panic, in its helpers as well.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::let_underscore_must_use)]
@@ -30,7 +34,7 @@ fn every_case_should_be_admitted_or_refused_as_described() {
             count += 1;
             let expected: Vec<String> = strings(&case["errors"]);
             let said = run(&kind, case);
-            if said != expected {
+            if said.len() != expected.len() || !said.iter().zip(&expected).all(|(s, e)| matches(s, e)) {
                 failures.push(format!(
                     "{} {}: said\n  {}\nexpected\n  {}",
                     kind["kind"],
@@ -42,7 +46,7 @@ fn every_case_should_be_admitted_or_refused_as_described() {
         }
     }
     assert!(failures.is_empty(), "{} of {count} cases:\n{}", failures.len(), failures.join("\n"));
-    assert!(count >= 150, "only {count} cases");
+    assert!(count >= 600, "only {count} cases");
 }
 
 #[test]
@@ -195,12 +199,29 @@ fn row(kind: &Value) -> Row {
     (**table.kind(group, version, kind["kind"].as_str().expect("kind")).expect("a row")).clone()
 }
 
+fn matches(said: &str, expected: &str) -> bool {
+    expected.strip_suffix('…').map_or(said == expected, |start| said.starts_with(start))
+}
+
+/// What is not as a case says it becomes.
+fn differences(object: &Value, case: &Value) -> Vec<String> {
+    let wanted = case["becomes"].as_object().into_iter().flatten();
+    wanted
+        .filter_map(|(path, value)| {
+            let is = get(object, path);
+            (is != value).then(|| format!("{path} is {is}, not {value}"))
+        })
+        .collect()
+}
+
 /// Refusals of a case: of the object created, or of its change when the case says `update`.
 fn run(kind: &Value, case: &Value) -> Vec<String> {
     let row = row(kind);
     if case["update"].is_null() {
         let object = prepared(&row, with(kind["object"].clone(), &case["set"]));
-        return texts(&check(&row, &object, None, &CONTEXT));
+        let mut said = texts(&check(&row, &object, None, &CONTEXT));
+        said.extend(differences(&object, case));
+        return said;
     }
     let subresource = case["subresource"].as_str();
     let context = WriteContext { subresource, ..CONTEXT };
@@ -208,7 +229,9 @@ fn run(kind: &Value, case: &Value) -> Vec<String> {
     let mut new = with(old.clone(), &case["update"]);
     fill(&row, &mut new);
     row.strategy.prepare_for_update(&mut new, &old, &context);
-    texts(&check(&row, &new, Some(&old), &context))
+    let mut said = texts(&check(&row, &new, Some(&old), &context));
+    said.extend(differences(&new, case));
+    said
 }
 
 fn prepared(row: &Row, mut object: Value) -> Value {
@@ -237,9 +260,12 @@ fn check(row: &Row, new: &Value, old: Option<&Value>, context: &WriteContext) ->
         None => api::meta::validate(new, row),
         Some(old) => api::meta::validate_update(new, old, row),
     };
+    let mut is_sound = true;
     if context.subresource != Some("status") {
-        errors.extend(validate::validate(&schema_of(row), new));
-        if errors.is_empty() {
+        let structural = validate::validate(&schema_of(row), new);
+        is_sound = structural.is_empty();
+        errors.extend(structural.into_iter().filter(|error| !api::meta::checks(&error.field)));
+        if is_sound {
             errors.extend(row.strategy.validate(new));
             if old.is_none() {
                 errors.extend(row.strategy.validate_create(new));
@@ -247,7 +273,7 @@ fn check(row: &Row, new: &Value, old: Option<&Value>, context: &WriteContext) ->
         }
     }
     if let Some(old) = old
-        && errors.is_empty()
+        && is_sound
     {
         errors.extend(row.strategy.validate_update(new, old, context));
     }
@@ -277,10 +303,25 @@ fn with(mut object: Value, changes: &Value) -> Value {
     object
 }
 
+/// The steps of `spec.containers[0].name`.
+fn steps(path: &str) -> Vec<&str> {
+    path.split('.').flat_map(|part| part.split('[')).collect()
+}
+
+fn index(step: &str) -> Option<usize> {
+    step.strip_suffix(']').map(|digits| digits.parse::<usize>().expect("an index"))
+}
+
+fn get<'a>(object: &'a Value, path: &str) -> &'a Value {
+    steps(path).into_iter().fold(object, |here, step| match index(step) {
+        Some(index) => &here[index],
+        None => &here[step],
+    })
+}
+
 fn set(object: &mut Value, path: &str, value: &Value) {
-    let steps: Vec<&str> = path.split('.').flat_map(|part| part.split('[')).collect();
+    let steps = steps(path);
     let (last, parents) = steps.split_last().expect("a path");
-    let index = |step: &str| step.strip_suffix(']').map(|digits| digits.parse::<usize>().expect("an index"));
     let mut here = object;
     for step in parents {
         here = match index(step) {

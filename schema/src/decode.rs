@@ -32,6 +32,8 @@ pub struct Decoded {
     /// The paths of keys that appeared more than once in one object: `spec.replicas`. The message of strict decoding is
     /// `duplicate field "spec.replicas"`.
     pub duplicates: Vec<String>,
+    /// The line of the first of them, where the body is YAML: there strict decoding speaks of lines.
+    pub duplicate_line: Option<usize>,
 }
 
 /// Why a body is not a tree. A retry does not help.
@@ -74,7 +76,7 @@ pub fn json(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     let mut source = serde_json::Deserializer::from_str(text);
     let result = Tree(&mut reader).deserialize(&mut source).and_then(|value| source.end().map(|()| value));
     match result {
-        Ok(value) => Ok(Decoded { value, duplicates: reader.duplicates }),
+        Ok(value) => Ok(Decoded { value, duplicates: reader.duplicates, duplicate_line: None }),
         Err(_) if reader.too_deep => Err(DecodeError::TooDeep { depth_max: limits.depth_max }),
         Err(error) => Err(syntax_of_json(&error)),
     }
@@ -93,9 +95,112 @@ pub fn yaml(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
         Tree(&mut reader).deserialize(source)
     });
     match result {
-        Ok(value) => Ok(Decoded { value, duplicates: reader.duplicates }),
+        Ok(value) => {
+            let duplicate_line = if reader.duplicates.is_empty() { None } else { duplicate_line(text) };
+            Ok(Decoded { value, duplicates: reader.duplicates, duplicate_line })
+        }
         Err(_) if reader.too_deep => Err(DecodeError::TooDeep { depth_max: limits.depth_max }),
         Err(error) => Err(syntax_of_yaml(&error)),
+    }
+}
+
+/// Where the first key stands that its map has already.
+fn duplicate_line(text: &str) -> Option<usize> {
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
+        legacy_octal_numbers: true,
+        with_snippet: false,
+    };
+    let refused = serde_saphyr::from_str_with_options::<serde::de::IgnoredAny>(text, options).err()?;
+    refused.location().map(|at| at.line() as usize)
+}
+
+/// The paths of all fields of a JSON text in the order in which they stand there, duplicates as often as they do.
+/// Nothing for what is no JSON.
+pub fn fields_in_order(bytes: &[u8]) -> Vec<String> {
+    let (mut path, mut found) = (String::new(), Vec::new());
+    let order = Order { path: &mut path, found: &mut found };
+    // What could not be read further is not there.
+    let _complete = order.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    found
+}
+
+/// Writes down the paths of fields as they come.
+struct Order<'a> {
+    path: &'a mut String,
+    found: &'a mut Vec<String>,
+}
+
+impl Order<'_> {
+    fn below(&mut self) -> Order<'_> {
+        Order { path: self.path, found: self.found }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Order<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, source: D) -> Result<(), D::Error> {
+        source.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Order<'_> {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+        let length = self.path.len();
+        for index in 0.. {
+            self.path.push_str(&format!("[{index}]"));
+            let more = access.next_element_seed(self.below())?.is_some();
+            self.path.truncate(length);
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
+        let length = self.path.len();
+        while let Some(key) = access.next_key::<String>()? {
+            if length > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            self.found.push(self.path.clone());
+            access.next_value_seed(self.below())?;
+            self.path.truncate(length);
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +382,14 @@ mod tests {
         let same = yaml(b"a: 1\nspec:\n  r: 1\n  r: 3\nl:\n- {x: 1, x: 2}\n", &Limits::default()).unwrap();
         assert_eq!(same.value, json!({"a": 1, "spec": {"r": 3}, "l": [{"x": 2}]}));
         assert_eq!(same.duplicates, ["spec.r", "l[0].x"]);
+        assert_eq!(same.duplicate_line, Some(4));
+    }
+
+    #[test]
+    fn fields_should_be_told_in_the_order_of_the_text() {
+        let text = br#"{"b": {"x": [1, {"y": 2}], "x": 3}, "a": null}"#;
+        assert_eq!(fields_in_order(text), ["b", "b.x", "b.x[1].y", "b.x", "a"]);
+        assert_eq!(fields_in_order(b"{\"a\": 1, nope"), ["a"]);
     }
 
     #[test]

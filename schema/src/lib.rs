@@ -27,6 +27,7 @@ mod node;
 mod parse;
 pub mod patch;
 mod path;
+pub mod quantity;
 mod scalar;
 pub mod validate;
 

@@ -4,7 +4,8 @@
 //! apply` and client-side validation work from them; operations name their kinds, parameters and bodies. Documents are
 //! written piece by piece: at no time does a whole one exist as a tree.
 //! Assumes that the caller keeps (and compresses) what it asked for until the rows change.
-//! Deliberately absent: the deprecated `/watch/` paths, examples, and documents for `/version`, `/logs` and the like.
+//! Deliberately absent: the deprecated `/watch/` paths, the roots of groups, HEAD and OPTIONS of proxies, examples, and
+//! documents for `/version`, `/logs` and the like.
 
 use std::sync::Arc;
 

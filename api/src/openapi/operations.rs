@@ -2,7 +2,8 @@
 
 use super::definitions::{DELETE_OPTIONS, STATUS, name_of};
 use super::parameters::{
-    FOR_DELETE, FOR_DELETE_COLLECTION, FOR_LIST, FOR_PATCH, FOR_WRITE, NAME, NAMESPACE, PRETTY, Parameter,
+    FOR_DELETE, FOR_DELETE_COLLECTION, FOR_LIST, FOR_PATCH, FOR_WRITE, NAME, NAMESPACE, PATH, PRETTY,
+    Parameter,
 };
 use super::root_of;
 use crate::schemas;
@@ -79,7 +80,15 @@ pub(super) fn paths(row: &Row, served: &ServedVersion) -> Vec<PathItem> {
     push(format!("{below}/{{name}}"), &of_object, names.object(&object));
     for subresource in &row.subresources {
         let path = format!("{below}/{{name}}/{}", subresource.name);
-        push(path, &of_object, names.subresource(subresource));
+        push(path.clone(), &of_object, names.subresource(subresource));
+        if subresource.name == "proxy" {
+            let mut parameters = vec![PATH];
+            parameters.extend(&of_object);
+            let operations = names.subresource(subresource).into_iter();
+            let operations = operations
+                .map(|operation| Operation { id: format!("{}WithPath", operation.id), ..operation });
+            push(format!("{path}/{{path}}"), &parameters, operations.collect());
+        }
     }
     items
 }

@@ -24,6 +24,7 @@ const fn path(name: &'static str, about: &'static str) -> Parameter {
 
 pub(super) const NAME: Parameter = path("name", "name of the object");
 pub(super) const NAMESPACE: Parameter = path("namespace", "namespace of the object");
+pub(super) const PATH: Parameter = path("path", "path of the proxied request");
 pub(super) const PRETTY: Parameter = query("pretty", "string", "If 'true', the output is indented.");
 
 const DRY_RUN: Parameter =

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    names,
     selector::{self, LabelSelector},
 };
 
@@ -91,6 +92,17 @@ pub(super) fn endless_template(errors: &mut Errors, path: &Path, spec: &Value, k
 pub(super) fn default_template(spec: &mut Value) {
     if let Some(pod) = spec.get_mut("template").and_then(|t| t.get_mut("spec")).filter(|s| s.is_object()) {
         super::pod_spec::defaults::set(pod);
+    }
+}
+
+/// `example.com/anything`
+pub(super) fn domain_prefixed_path(errors: &mut Errors, path: &Path, value: &str) {
+    match value.split_once('/') {
+        _ if value.is_empty() => errors.required(path, ""),
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            errors.invalid_each(path, host, names::dns1123_subdomain(host));
+        }
+        _ => errors.invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
     }
 }
 

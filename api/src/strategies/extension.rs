@@ -1,6 +1,4 @@
-//! Kinds that extend the API itself, and those that say how it treats requests.
-//!
-//! Deliberately absent for now: the rules of webhook configurations and admission policies, which nothing acts on yet.
+//! Kinds that extend the API itself.
 
 use serde_json::{Value, json};
 
@@ -10,42 +8,6 @@ use crate::{
     field::{Errors, Look, Path, PathExt, Touch},
     names,
 };
-
-/// Kinds with a `status` subresource and a generation, of which nothing else is special.
-pub struct WithStatus;
-
-impl Strategy for WithStatus {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-}
-
-/// Kinds with a generation and without a status.
-pub struct WithGeneration;
-
-impl Strategy for WithGeneration {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-
-    fn generation_grows(&self, new: &Value, old: &Value) -> bool {
-        // Everything but the envelope is desired state: webhooks stand beside metadata.
-        let body = |object: &Value| {
-            let mut body = object.clone();
-            ["apiVersion", "kind", "metadata"].iter().for_each(|name| body.drop_field(name));
-            body
-        };
-        body(new) != body(old)
-    }
-}
 
 /// What is special about API services.
 pub struct ApiService;
@@ -82,7 +44,7 @@ impl Strategy for ApiService {
     }
 }
 
-/// What is special about CustomResourceDefinitions. Whether their schemas are sound is decided where they are parsed.
+/// What is special about CustomResourceDefinitions.
 pub struct CustomResourceDefinition;
 
 impl Strategy for CustomResourceDefinition {
@@ -229,6 +191,8 @@ fn definition_versions(errors: &mut Errors, path: &Path, versions: &[Value]) {
         }
         if version.dig(&["schema", "openAPIV3Schema"]).is_none() {
             errors.required(&path.field("schema.openAPIV3Schema"), "schemas are required");
+        } else {
+            super::structural::version(errors, &path, version);
         }
     }
     if versions.iter().filter(|version| version.flag("storage")).count() != 1 {

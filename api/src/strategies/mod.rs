@@ -1,5 +1,6 @@
 //! What is special about each built-in kind: one file per kind or family.
 
+pub mod admission;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
@@ -9,13 +10,16 @@ pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod extension;
+pub mod flow_control;
 pub mod networking;
 pub mod pod;
 pub mod pod_spec;
 pub mod policy;
 pub mod rbac;
+pub mod resource;
 pub mod scheduling;
 pub mod storage;
+mod structural;
 
 use std::sync::Arc;
 
@@ -51,8 +55,7 @@ pub fn for_kind(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("apps", "StatefulSet") => Arc::new(apps::StatefulSet),
         ("batch", "CronJob") => Arc::new(batch::CronJob),
         ("batch", "Job") => Arc::new(batch::Job),
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => Arc::new(extension::WithStatus),
-        ("admissionregistration.k8s.io", _) => Arc::new(extension::WithGeneration),
+        ("admissionregistration.k8s.io", kind) => admission::for_kind(kind),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => Arc::new(extension::CustomResourceDefinition),
         ("apiregistration.k8s.io", "APIService") => Arc::new(extension::ApiService),
         ("autoscaling", "HorizontalPodAutoscaler") => Arc::new(autoscaling::HorizontalPodAutoscaler),
@@ -61,7 +64,10 @@ pub fn for_kind(group: &str, kind: &str) -> Arc<dyn Strategy> {
         }
         ("coordination.k8s.io", "Lease") => Arc::new(coordination::Lease),
         ("discovery.k8s.io", "EndpointSlice") => Arc::new(discovery::EndpointSlice),
-        ("flowcontrol.apiserver.k8s.io", _) => Arc::new(extension::WithStatus),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => Arc::new(flow_control::FlowSchema),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            Arc::new(flow_control::PriorityLevelConfiguration)
+        }
         ("networking.k8s.io", "Ingress") => Arc::new(networking::Ingress),
         ("networking.k8s.io", "IngressClass") => Arc::new(networking::IngressClass),
         ("networking.k8s.io", "IPAddress") => Arc::new(networking::IpAddress),
@@ -76,8 +82,16 @@ pub fn for_kind(group: &str, kind: &str) -> Arc<dyn Strategy> {
             Arc::new(rbac::Binding { is_namespaced: false })
         }
         ("scheduling.k8s.io", "PriorityClass") => Arc::new(scheduling::PriorityClass),
+        ("resource.k8s.io", "DeviceClass") => Arc::new(resource::DeviceClass),
+        ("resource.k8s.io", "ResourceClaim") => Arc::new(resource::ResourceClaim),
+        ("resource.k8s.io", "ResourceClaimTemplate") => Arc::new(resource::ResourceClaimTemplate),
+        ("resource.k8s.io", "ResourceSlice") => Arc::new(resource::ResourceSlice),
+        ("storage.k8s.io", "CSIDriver") => Arc::new(storage::CsiDriver),
+        ("storage.k8s.io", "CSINode") => Arc::new(storage::CsiNode),
+        ("storage.k8s.io", "CSIStorageCapacity") => Arc::new(storage::CsiStorageCapacity),
         ("storage.k8s.io", "StorageClass") => Arc::new(storage::StorageClass),
         ("storage.k8s.io", "VolumeAttachment") => Arc::new(storage::VolumeAttachment),
+        ("storage.k8s.io", "VolumeAttributesClass") => Arc::new(storage::VolumeAttributesClass),
         _ => Arc::new(Plain),
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::common::{one_of, reset_status, spec};
+use super::common::{domain_prefixed_path, one_of, reset_status, spec};
 use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch},
@@ -320,16 +320,7 @@ impl Strategy for IngressClass {
         if controller.len() > 250 {
             errors.too_long(&controller_path, 250);
         }
-        match controller.split_once('/') {
-            _ if controller.is_empty() => errors.required(&controller_path, ""),
-            Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
-                errors.invalid_each(&controller_path, host, names::dns1123_subdomain(host));
-            }
-            _ => {
-                let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-                errors.invalid(&controller_path, controller, detail);
-            }
-        }
+        domain_prefixed_path(&mut errors, &controller_path, controller);
         if let Some(parameters) = spec(object).at("parameters") {
             let path = Path::ROOT.field("spec.parameters");
             for name in ["kind", "name"] {
@@ -373,11 +364,42 @@ impl Strategy for ServiceCidr {
         let mut errors = Errors::new();
         let path = Path::ROOT.field("spec.cidrs");
         let ranges = spec(object).items("cidrs");
-        if ranges.is_empty() {
-            errors.required(&path, "at least one CIDR required");
+        match ranges.len() {
+            0 => errors.required(&path, "at least one CIDR required"),
+            1 | 2 => {
+                for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
+                    errors.invalid_each(&path.index(index), range, names::cidr(range));
+                }
+                let families = ranges.iter().filter_map(|r| parse_range(r.as_str()?)).map(|r| r.0.is_ipv4());
+                if let [one, other] = families.collect::<Vec<_>>().as_slice()
+                    && one == other
+                {
+                    let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and \
+                                  2001:db8::/64";
+                    errors.invalid(&path, ranges.to_vec(), detail);
+                }
+            }
+            _ => errors.invalid(&path, spec(object).clone(), "may only hold up to 2 values"),
         }
-        for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
-            errors.invalid_each(&path.index(index), range, names::cidr(range));
+        errors.into_vec()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if context.subresource.is_some() {
+            return errors.into_vec();
+        }
+        let path = Path::ROOT.field("spec.cidrs");
+        let (new, old) = (spec(new).items("cidrs"), spec(old).items("cidrs"));
+        // A second range may be added to a single one.
+        if new.len() == old.len() || (new.len(), old.len()) == (2, 1) {
+            for (index, (range, before)) in new.iter().zip(old).enumerate() {
+                if range != before {
+                    errors.immutable(&path.index(index), range);
+                }
+            }
+        } else {
+            errors.immutable(&path, &new.to_vec().into());
         }
         errors.into_vec()
     }
@@ -389,5 +411,37 @@ pub struct IpAddress;
 impl Strategy for IpAddress {
     fn name_rule(&self) -> NameRule {
         NameRule::IpAddress
+    }
+
+    fn tracks_generation(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let path = Path::ROOT.field("spec.parentRef");
+        let Some(parent) = spec(object).at("parentRef") else {
+            errors.required(&path, "");
+            return errors.into_vec();
+        };
+        let group = parent.text("group");
+        if !group.is_empty() {
+            errors.invalid_each(&path.field("group"), group, names::dns1123_subdomain(group));
+        }
+        for name in ["resource", "name", "namespace"] {
+            let value = parent.text(name);
+            if value.is_empty() && name != "namespace" {
+                errors.required(&path.field(name), "");
+            }
+            errors.invalid_each(&path.field(name), value, names::path_segment(value));
+        }
+        errors.into_vec()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let path = Path::ROOT.field("spec");
+        super::common::immutable(&mut errors, &path, spec(new), spec(old), &["parentRef"]);
+        errors.into_vec()
     }
 }

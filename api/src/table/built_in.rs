@@ -1,7 +1,7 @@
 //! The rows that are always there.
 //!
 //! Deliberately absent: alpha and beta versions (upstream serves only a few of them, and none by default since
-//! v1.24), the kinds of `resource.k8s.io`, `internal.apiserver.k8s.io` and `storagemigration.k8s.io`.
+//! v1.24), the kinds of `internal.apiserver.k8s.io` and `storagemigration.k8s.io`.
 //! Added: `metrics.k8s.io`, which upstream leaves to an extension server.
 
 use crate::{Row, Scope, ServedVersion, Subresource, Verb, strategies};
@@ -156,6 +156,7 @@ const SCHEDULING: Versions = &[("scheduling.k8s.io", "v1")];
 const COORDINATION: Versions = &[("coordination.k8s.io", "v1")];
 const NODE: Versions = &[("node.k8s.io", "v1")];
 const DISCOVERY: Versions = &[("discovery.k8s.io", "v1")];
+const RESOURCE: Versions = &[("resource.k8s.io", "v1")];
 const FLOWCONTROL: Versions = &[("flowcontrol.apiserver.k8s.io", "v1")];
 const METRICS: Versions = &[("metrics.k8s.io", "v1beta1")];
 
@@ -260,6 +261,11 @@ const LINES: &[Line] = &[
     cluster(NODE, "RuntimeClass", "runtimeclasses").idle(),
 
     namespaced(DISCOVERY, "EndpointSlice", "endpointslices"),
+
+    cluster(RESOURCE, "DeviceClass", "deviceclasses").idle(),
+    namespaced(RESOURCE, "ResourceClaim", "resourceclaims").sub(&[STATUS]).idle(),
+    namespaced(RESOURCE, "ResourceClaimTemplate", "resourceclaimtemplates").idle(),
+    cluster(RESOURCE, "ResourceSlice", "resourceslices").idle(),
 
     cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]).idle(),
     cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS]).idle(),

@@ -9,7 +9,7 @@ use super::typed::{Shape, Typed, fields, items};
 use crate::node::{Additional, ListType, Schema, Type};
 
 /// What does not fit, in upstream's words: `.spec.foo: field not declared in schema`.
-pub(super) fn check(schema: &Schema, value: &Value) -> Vec<String> {
+pub(super) fn faults(schema: &Schema, value: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     node(Typed::of(schema), value, "", &mut errors);
     errors

@@ -94,7 +94,7 @@ pub fn apply(
     writer: &Writer<'_>,
     force: bool,
 ) -> Result<Value, ApplyError> {
-    check_applied(schema, applied, writer)?;
+    check(schema, applied, writer.api_version)?;
     let mut bare = live.clone();
     let managed = managers::take(&mut bare);
     let managed = managers::decode(managed)
@@ -284,19 +284,21 @@ fn keep_time_of_unchanged(live: &Value, bare: &Value, merged: &Value, entries: &
     }
 }
 
-fn check_applied(schema: &Schema, applied: &Value, writer: &Writer<'_>) -> Result<(), ApplyError> {
+/// Whether a configuration can be applied. To be asked before [`crate::conform`] drops what does not fit: unlike the
+/// other verbs, apply takes nothing that nobody could own.
+pub fn check(schema: &Schema, applied: &Value, api_version: &str) -> Result<(), ApplyError> {
     let text = |name: &str| applied.get(name).and_then(Value::as_str).unwrap_or_default();
-    if text("apiVersion") != writer.api_version {
+    if text("apiVersion") != api_version {
         return Err(ApplyError::Invalid(format!(
             "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
             text("apiVersion"),
-            writer.api_version
+            api_version
         )));
     }
     if !managers::of(applied).is_null() {
         return Err(ApplyError::Invalid("metadata.managedFields must be nil".to_string()));
     }
-    let mut errors = check::check(schema, applied);
+    let mut errors = check::faults(schema, applied);
     let why = match errors.len() {
         0 => return Ok(()),
         1 => errors.swap_remove(0),

@@ -8,6 +8,7 @@ use super::super::{
     },
     pod,
 };
+use super::replica_set::replica_counts;
 use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch, same_meaning},
@@ -80,10 +81,10 @@ impl Strategy for Deployment {
     fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
         let mut errors = Errors::new();
         if context.subresource == Some("status") {
-            let path = Path::ROOT.field("status");
-            let counts =
-                ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
-            non_negative(&mut errors, &path, new.get("status").unwrap_or(&Value::Null), &counts);
+            let status = new.get("status").unwrap_or(&Value::Null);
+            replica_counts(&mut errors, status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
+            let others = ["unavailableReplicas", "terminatingReplicas", "collisionCount"];
+            non_negative(&mut errors, &Path::ROOT.field("status"), status, &others);
         } else {
             immutable(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old), &["selector"]);
         }

@@ -45,7 +45,8 @@ impl Strategy for ReplicaSet {
     fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
         let mut errors = Errors::new();
         if context.subresource == Some("status") {
-            replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null));
+            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+            replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null), &parts);
         } else {
             immutable(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old), &["selector"]);
         }
@@ -63,15 +64,18 @@ impl Strategy for ReplicaSet {
 }
 
 /// The counts of a status, none of which exceeds that of all replicas.
-pub(super) fn replica_counts(errors: &mut Errors, status: &Value) {
+pub(super) fn replica_counts(errors: &mut Errors, status: &Value, parts: &[&str]) {
     let path = Path::ROOT.field("status");
-    let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
     non_negative(errors, &path, status, &["replicas", "observedGeneration"]);
-    non_negative(errors, &path, status, &parts);
+    non_negative(errors, &path, status, parts);
     let all = status.int("replicas").unwrap_or_default();
     for name in parts {
         if let Some(count) = status.int(name).filter(|count| *count > all) {
             errors.invalid(&path.field(name), count, "cannot be greater than status.replicas");
         }
+    }
+    let available = status.int("availableReplicas").unwrap_or_default();
+    if available > status.int("readyReplicas").unwrap_or_default() {
+        errors.invalid(&path.field("availableReplicas"), available, "cannot be greater than readyReplicas");
     }
 }

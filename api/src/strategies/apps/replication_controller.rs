@@ -71,7 +71,8 @@ impl Strategy for ReplicationController {
     fn validate_update(&self, new: &Value, _old: &Value, context: &WriteContext) -> Vec<FieldError> {
         let mut errors = Errors::new();
         if context.subresource == Some("status") {
-            replica_set::replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null));
+            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+            replica_set::replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null), &parts);
         }
         errors.into_vec()
     }

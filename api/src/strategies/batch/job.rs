@@ -1,15 +1,16 @@
 //! Jobs.
 //!
-//! Deliberately absent: the insides of `podFailurePolicy` and `successPolicy` rules beyond their number.
+//! Deliberately absent: the insides of `successPolicy` rules beyond their number.
 
 use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{default_template, immutable, non_negative, one_of, spec},
+    common::{default_template, domain_prefixed_path, immutable, non_negative, one_of, spec},
     pod, pod_spec,
 };
+use super::failure_policy;
 use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch, same_meaning},
@@ -22,6 +23,7 @@ const UID_LABELS: [&str; 2] = ["controller-uid", UID_LABEL];
 const NAME_LABELS: [&str; 2] = ["job-name", NAME_LABEL];
 const INDEXED_PARALLELISM_MAX: i64 = 100_000;
 const RULES_MAX: usize = 20;
+const MANAGER_LENGTH_MAX: usize = 63;
 
 /// What is special about jobs. Assumes that name and UID are set before [`Strategy::prepare_for_create`].
 pub struct Job;
@@ -207,10 +209,13 @@ pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
             }
         }
     }
-    let failure_rules = spec.at("podFailurePolicy").map(|p| p.items("rules").len()).unwrap_or_default();
-    if failure_rules > RULES_MAX {
-        errors.too_many(&path.field("podFailurePolicy.rules"), failure_rules, RULES_MAX);
+    if let Some(manager) = spec.at("managedBy").and_then(Value::as_str) {
+        domain_prefixed_path(errors, &path.field("managedBy"), manager);
+        if manager.len() > MANAGER_LENGTH_MAX {
+            errors.too_long(&path.field("managedBy"), MANAGER_LENGTH_MAX);
+        }
     }
+    failure_policy::validate(errors, &path.field("podFailurePolicy.rules"), spec);
     let replacements: &[&str] =
         if spec.at("podFailurePolicy").is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
     one_of(errors, &path.field("podReplacementPolicy"), spec, replacements);

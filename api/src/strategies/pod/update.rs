@@ -127,17 +127,13 @@ fn only_added_tolerations(errors: &mut Errors, path: &Path, new: &Value, old: &V
 }
 
 fn only_removed_gates(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
-    let known = old.items("schedulingGates");
-    let added: Vec<&str> = new
-        .items("schedulingGates")
-        .iter()
-        .filter(|gate| !known.contains(gate))
-        .map(|gate| gate.text("name"))
-        .collect();
-    if !added.is_empty() {
-        let detail =
-            format!("only deletion is allowed, but found new scheduling gates '{}'", added.join(","));
-        errors.forbidden(path, &detail);
+    let known = |name: &str| old.items("schedulingGates").iter().any(|gate| gate.text("name") == name);
+    for (index, gate) in new.items("schedulingGates").iter().enumerate() {
+        let name = gate.text("name");
+        if !known(name) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            errors.forbidden(&path.index(index).field("name"), &detail);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     names::{self, NameRule},
 };
 
-pub use scheduling::validate_tolerations;
+pub use scheduling::{validate_node_selector, validate_tolerations};
 
 /// The lists of containers, in the order in which they are checked.
 pub const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];

@@ -213,6 +213,14 @@ pub(super) fn validate_spreading(errors: &mut Errors, path: &Path, spec: &Value)
                 one_of(errors, &path.field(name), constraint, &["Honor", "Ignore"]);
             }
         }
+        let keys = constraint.items("matchLabelKeys");
+        let keys_path = path.field("matchLabelKeys");
+        if !keys.is_empty() && constraint.at("labelSelector").is_none() {
+            errors.forbidden(&keys_path, "must not be specified when labelSelector is not set");
+        }
+        for (index, key) in keys.iter().filter_map(Value::as_str).enumerate() {
+            errors.invalid_each(&keys_path.index(index), key, names::qualified_name(key));
+        }
         if let Some(object) = constraint.at("labelSelector") {
             selector::validate_object(errors, &path.field("labelSelector"), object);
         }

@@ -329,6 +329,14 @@ fn volume_devices(errors: &mut Errors, path: &Path, container: &Value, known: &K
         } else if has_backsteps(target) {
             errors.invalid(&path.field("devicePath"), target, "can not contain backsteps ('..')");
         }
+        let mounts = container.items("volumeMounts");
+        if mounts.iter().any(|mount| mount.text("name") == name) {
+            errors.invalid(&path.field("name"), name, "must not already exist in volumeMounts");
+        }
+        if mounts.iter().any(|mount| mount.text("mountPath") == target) {
+            let detail = "must not already exist as a path in volumeMounts";
+            errors.invalid(&path.field("devicePath"), target, detail);
+        }
     }
 }
 
