@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::selector::{FieldSelector, LabelSelector, Labels};
+use serde_json::Value;
 
 use super::watcher::EventType;
 use super::{Cached, RowEvent};
@@ -16,6 +17,9 @@ pub(crate) struct Filter {
     pub labels: LabelSelector,
     /// By fields.
     pub fields: FieldSelector,
+    /// Whether fields are looked up in the object itself: those of a custom resource come and go with its definition,
+    /// so that nothing is kept of them beside the object.
+    pub by_path: bool,
 }
 
 /// The labels of a cached object, sorted by name.
@@ -39,7 +43,18 @@ impl Filter {
     pub fn matches(&self, object: &Cached) -> bool {
         object.key.starts_with(&self.prefix)
             && self.labels.matches(&CachedLabels(object))
-            && (self.fields.is_everything() || self.fields.matches(|field| field_of(object, field)))
+            && (self.fields.is_everything() || self.matches_fields(object))
+    }
+
+    fn matches_fields(&self, object: &Cached) -> bool {
+        if !self.by_path {
+            return self.fields.matches(|field| field_of(object, field));
+        }
+        let tree = object.tree();
+        let texts: Vec<(&str, String)> =
+            self.fields.terms.iter().map(|term| (term.field.as_str(), text_at(&tree, &term.field))).collect();
+        let text_of = |field: &str| texts.iter().find(|(name, _)| *name == field);
+        self.fields.matches(|field| text_of(field).map_or("", |(_, text)| text))
     }
 
     /// What an event is to somebody who sees only the selected objects, and the object to show.
@@ -53,6 +68,15 @@ impl Filter {
             (Some(old), None) => Some((EventType::Deleted, old)),
             (None, None) => None,
         }
+    }
+}
+
+/// The scalar at a path; nothing where there is none.
+fn text_at(tree: &Value, path: &str) -> String {
+    match path.split('.').try_fold(tree, |here, name| here.get(name)) {
+        Some(Value::String(text)) => text.clone(),
+        Some(scalar @ (Value::Bool(_) | Value::Number(_))) => scalar.to_string(),
+        _ => String::new(),
     }
 }
 

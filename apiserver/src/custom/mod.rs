@@ -4,7 +4,7 @@
 //! follows the same definitions, and that a deleted definition takes its objects along before it goes.
 //!
 //! Deliberately absent: conversion webhooks (versions differ in name alone). Not yet: rules in CEL
-//! (`x-kubernetes-validations`) and `selectableFields`.
+//! (`x-kubernetes-validations`).
 
 mod conditions;
 mod row;
@@ -152,15 +152,26 @@ fn call_time() -> String {
     crate::pipeline::now()
 }
 
-/// Another row of the group that has the kind or the plural already.
+/// A name of the definition that another row of its group has already.
 fn name_conflict(core: &Core, definition: &Value) -> Option<String> {
     let spec = definition.get("spec")?;
     let (group, names) = (spec.text("group"), spec.get("names")?);
     let table = core.table();
-    let mut others =
-        table.rows().iter().filter(|row| row.group() == group && row.plural != names.text("plural"));
-    let kind = names.text("kind");
-    others.find(|row| row.kind == kind).map(|row| format!("{kind:?} is already in use by {}", row.plural))
+    let others =
+        || table.rows().iter().filter(|row| row.group() == group && row.plural != names.text("plural"));
+    let resources = [names.text("plural"), names.text("singular")].into_iter();
+    let mut resources = resources.chain(names.items("shortNames").iter().filter_map(Value::as_str));
+    let is_resource = |name: &str| {
+        !name.is_empty()
+            && others().any(|row| {
+                row.plural == name || row.singular == name || row.short_names.iter().any(|s| s == name)
+            })
+    };
+    let is_kind = |name: &str| others().any(|row| row.kind == name || row.list_kind == name);
+    let taken = resources
+        .find(|name| is_resource(name))
+        .or_else(|| [names.text("kind"), names.text("listKind")].into_iter().find(|name| is_kind(name)))?;
+    Some(format!("{taken:?} is already in use"))
 }
 
 fn with_finalizer(live: &Value, present: bool) -> Value {

@@ -104,7 +104,11 @@ fn version_of(version: &Value) -> Result<CustomVersion, RowError> {
         let said = version.text("deprecationWarning");
         if said.is_empty() { format!("version {name} is deprecated") } else { said.to_string() }
     });
-    Ok(CustomVersion { schema, columns, scale, deprecation_warning })
+    let selectable = version.items("selectableFields").iter().map(|field| {
+        let path = field.text("jsonPath");
+        path.strip_prefix('.').unwrap_or(path).to_string()
+    });
+    Ok(CustomVersion { schema, columns, selectable: selectable.collect(), scale, deprecation_warning })
 }
 
 fn column(column: &Value) -> PrinterColumn {

@@ -1,13 +1,15 @@
 //! In which form a client wants its answer: encoding, and whether the object itself, a table or its metadata alone.
 //!
-//! Deliberately absent: protobuf and CBOR. A client that accepts nothing else gets 406; one that lists JSON as well
-//! gets JSON, as upstream's content negotiation has it.
+//! Deliberately absent: protobuf and CBOR. A client that accepts only protobuf gets JSON all the same: Go's client
+//! reads an answer as what its content type says, so that it goes on where a 406 would end it. Whoever accepts nothing
+//! that is known gets 406.
 
 use api::{ApiError, Reason};
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
 use super::query::Query;
+use crate::protobuf::PROTOBUF;
 
 /// How the answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -93,12 +95,15 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Form, ApiE
     if ranges.is_empty() {
         return Ok(Form { encoding: json, view: View::Whole, gzip });
     }
-    for range in &ranges {
-        let encoding = match range.media_type.as_str() {
-            "application/json" | "*/*" | "application/*" => json,
-            "application/yaml" => Encoding::Yaml,
-            _ => continue,
-        };
+    let encoding_of = |range: &MediaRange| match range.media_type.as_str() {
+        "application/json" | "*/*" | "application/*" => Some(json),
+        "application/yaml" => Some(Encoding::Yaml),
+        _ => None,
+    };
+    // What is not spoken comes last, whatever the client prefers.
+    let spoken = ranges.iter().filter_map(|range| Some((encoding_of(range)?, range)));
+    let unspoken = ranges.iter().filter(|range| range.media_type == PROTOBUF).map(|range| (json, range));
+    for (encoding, range) in spoken.chain(unspoken) {
         if let Some(view) = view_of(range) {
             return Ok(Form { encoding, view, gzip });
         }
@@ -153,7 +158,10 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_reads_only_protobuf_should_hear_406() {
-        assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap_err().reason, Reason::NotAcceptable);
+    fn a_client_that_asks_only_for_protobuf_should_get_json_and_others_hear_406() {
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap().encoding, Encoding::Json);
+        assert_eq!(form(metadata).unwrap().view, View::Metadata);
+        assert_eq!(form("text/html").unwrap_err().reason, Reason::NotAcceptable);
     }
 }

@@ -68,6 +68,12 @@ pub(crate) async fn connect(
 ) -> Result<Response, Failure> {
     let verb = match *request.method() {
         http::Method::GET | http::Method::HEAD => Verb::Get,
+        // Proxied like all others; a pod may have something to say to it.
+        http::Method::OPTIONS
+            if matches!(kind, Connect::PodProxy | Connect::ServiceProxy | Connect::NodeProxy) =>
+        {
+            Verb::Get
+        }
         http::Method::POST => Verb::Create,
         http::Method::PUT => Verb::Update,
         http::Method::PATCH => Verb::Patch,

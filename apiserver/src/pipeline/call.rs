@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{ApiError, ResourceTable, Row, Scope, ServedVersion, Subresource};
+use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use schema::Schema;
@@ -25,8 +26,10 @@ pub(crate) struct Call {
     pub form: Form,
     /// The time of the request, RFC 3339 with seconds.
     pub now: String,
-    /// The duplicate fields of the body, as strict decoding tells them.
+    /// What strict decoding has against the body itself, before a schema is looked at: its duplicate fields.
     pub duplicates: Mutex<Vec<String>>,
+    /// The body of a JSON object, by which what strict decoding finds is put in order.
+    pub source: Mutex<Bytes>,
     /// What the sender should hear though the request succeeds.
     pub warnings: Mutex<Vec<String>>,
     /// What the audit log says beside the request.
@@ -44,6 +47,7 @@ impl Call {
             form,
             now: now(),
             duplicates: Mutex::default(),
+            source: Mutex::default(),
             warnings: Mutex::default(),
             annotations: Mutex::default(),
         }

@@ -59,11 +59,11 @@ pub(super) fn check(
         None => api::meta::validate(new, &target.row),
         Some(live) => api::meta::validate_update(new, live, &target.row),
     };
-    if endpoint != Endpoint::Status {
-        errors.extend(validate::validate(&target.schema(), new));
-    }
+    let structural =
+        if endpoint == Endpoint::Status { Vec::new() } else { validate::validate(&target.schema(), new) };
     // Structural faults would make the kind's own rules speak of what is not there.
-    let is_sound = errors.is_empty();
+    let is_sound = structural.is_empty();
+    errors.extend(structural.into_iter().filter(|error| !api::meta::checks(&error.field)));
     if is_sound && endpoint != Endpoint::Status {
         errors.extend(strategy.validate(new));
         if live.is_none() {

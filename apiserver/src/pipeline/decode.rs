@@ -15,7 +15,7 @@ pub(crate) fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Decoded, ApiEr
         "application/yaml" => decode::yaml(bytes, &Limits::default()),
         PROTOBUF => {
             let value = protobuf::decode(bytes).map_err(|error| ApiError::bad_request(error.to_string()))?;
-            return Ok(Decoded { value, duplicates: Vec::new() });
+            return Ok(Decoded { value, ..Decoded::default() });
         }
         _ => return Err(unsupported(&format!("application/json, application/yaml, {PROTOBUF}"))),
     };

@@ -1,9 +1,10 @@
 //! From what the client sent to the object it asks for: shaped by the schema, patched or applied, in the storage version.
 
 use api::ApiError;
+use api::field::{Errors, Path, PathExt};
 use schema::apply::{self, ApplyError, Writer};
-use schema::conform;
 use schema::patch::{self, PatchError};
+use schema::{conform, decode};
 use serde_json::Value;
 
 use super::call::{Call, Target};
@@ -41,38 +42,52 @@ pub(super) fn prepare_body(
     change: &mut Change,
     options: &WriteOptions,
 ) -> Result<(), Failure> {
-    let (Change::Create(object) | Change::Replace(object) | Change::Apply { object, .. }) = change else {
-        return Ok(());
-    };
     let (api_version, kind) = endpoint.kind(target);
-    super::decode::check_kind(object, &api_version, &kind)?;
-    shape(call, target, endpoint, object, options)?;
+    let object = match change {
+        Change::Create(object) | Change::Replace(object) => {
+            super::decode::check_kind(object, &api_version, &kind)?;
+            let version = api_version.rsplit('/').next().unwrap_or_default();
+            let refused = |why: String| {
+                let what = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
+                ApiError::bad_request(what)
+            };
+            let mut found = shape(target, endpoint, object).map_err(refused)?;
+            found.splice(0..0, call.duplicates.lock().iter().cloned());
+            if found.len() > 1 && target.row.custom.is_none() {
+                put_in_order(&mut found, &call.source.lock());
+            }
+            strict(call, options.field_validation, found).map_err(refused)?;
+            object
+        }
+        Change::Apply { object, .. } => {
+            super::decode::check_kind(object, &api_version, &kind)?;
+            let written = apply::check(&endpoint.body_schema(target), object, &api_version);
+            written.map_err(apply_error)?;
+            shape(target, endpoint, object).map_err(ApiError::bad_request)?;
+            let found = call.duplicates.lock().clone();
+            strict(call, options.field_validation, found).map_err(|why| {
+                let why = why.trim_start_matches(STRICT);
+                ApiError::bad_request(format!("error strict decoding YAML: {why}"))
+            })?;
+            object
+        }
+        _ => return Ok(()),
+    };
     fit_to_path(object, target)?;
     Ok(())
 }
 
-/// Drops what the schema does not know, and says so.
-fn shape(
-    call: &Call,
-    target: &Target,
-    endpoint: Endpoint,
-    object: &mut Value,
-    options: &WriteOptions,
-) -> Result<(), ApiError> {
-    let (api_version, kind) = endpoint.kind(target);
-    let version = api_version.rsplit('/').next().unwrap_or_default();
-    let refused = |why: &str| {
-        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
-    };
-    let conformed = conform::conform(&endpoint.body_schema(target), object)
-        .map_err(|error| refused(&error.to_string()))?;
-    let mut found = call.duplicates.lock().clone();
-    found.extend(conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")));
-    strict(call, options.field_validation, found).map_err(|error| refused(&error.message))
+/// What begins every complaint of strict decoding.
+const STRICT: &str = "strict decoding error: ";
+
+/// Drops what the schema does not know, and says so; an error for what cannot be decoded at all.
+fn shape(target: &Target, endpoint: Endpoint, object: &mut Value) -> Result<Vec<String>, String> {
+    let conformed = conform::conform(&endpoint.body_schema(target), object).map_err(|e| e.to_string())?;
+    Ok(conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect())
 }
 
 /// What becomes of unknown and duplicate fields.
-fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Result<(), ApiError> {
+fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Result<(), String> {
     if found.is_empty() {
         return Ok(());
     }
@@ -82,11 +97,19 @@ fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Resul
             found.into_iter().for_each(|text| call.warn(text));
             Ok(())
         }
-        FieldValidation::Strict => {
-            let message = format!("strict decoding error: {}", found.join(", "));
-            Err(ApiError::bad_request(message))
-        }
+        FieldValidation::Strict => Err(format!("{STRICT}{}", found.join(", "))),
     }
+}
+
+/// Upstream's decoder of built-in kinds finds faults as it reads: an unknown field where it stands, a duplicate one
+/// where it stands again.
+fn put_in_order(found: &mut [String], source: &[u8]) {
+    let fields = decode::fields_in_order(source);
+    found.sort_by_cached_key(|fault| {
+        let path = fault.split('"').nth(1).unwrap_or_default();
+        let again = usize::from(fault.starts_with("duplicate"));
+        fields.iter().enumerate().filter(|(_, field)| *field == path).nth(again).map(|(at, _)| at)
+    });
 }
 
 /// The object that the change asks for, in the storage version.
@@ -107,7 +130,11 @@ pub(super) fn intended(
         }
         let (api_version, kind) = endpoint.kind(target);
         super::decode::check_kind(&mut view, &api_version, &kind)?;
-        shape(call, target, endpoint, &mut view, options)?;
+        let patched = view.clone();
+        let refused = |why: String| unfit_patch(change, &patched, &why);
+        let found = shape(target, endpoint, &mut view).map_err(refused)?;
+        let found = call.duplicates.lock().iter().cloned().chain(found).collect();
+        strict(call, options.field_validation, found).map_err(refused)?;
         fit_to_path(&mut view, target)?;
         Ok(to_storage(view, target, endpoint))
     };
@@ -139,15 +166,16 @@ fn applied(
     live: Option<&Value>,
     options: &WriteOptions,
 ) -> Result<Value, Failure> {
-    if object.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
-        return Err(ApiError::bad_request("metadata.managedFields must be nil").into());
-    }
     let applied = to_storage(object.clone(), target, endpoint);
     let view = live.map(|live| endpoint.view(live, target)).transpose()?.unwrap_or(Value::Null);
     let schema = if endpoint == Endpoint::Scale { endpoint.body_schema(target) } else { target.schema() };
     let api_version = target.version.api_version();
     let writer = writer(call, target, endpoint, options, &api_version);
-    apply::apply(&schema, &view, &applied, &writer, force).map_err(|error| match error {
+    apply::apply(&schema, &view, &applied, &writer, force).map_err(apply_error)
+}
+
+fn apply_error(error: ApplyError) -> Failure {
+    match error {
         ApplyError::Conflicts { message, causes } => {
             let causes: Vec<Value> = causes
                 .iter()
@@ -159,7 +187,36 @@ fn applied(
         }
         ApplyError::Invalid(message) => ApiError::bad_request(message).into(),
         ApplyError::NotTyped { .. } => ApiError::internal(error.to_string()).into(),
-    })
+    }
+}
+
+/// A patch after which the object cannot be decoded, or not strictly: 422 that shows the patched object, or of a
+/// strategic merge patch the patch.
+fn unfit_patch(change: &Change, patched: &Value, why: &str) -> ApiError {
+    let shown = match change {
+        Change::StrategicPatch(patch) => go_text(patch),
+        _ => patched.to_string(),
+    };
+    let mut errors = Errors::new();
+    errors.invalid(&Path::ROOT.field("patch"), shown, why);
+    ApiError::invalid("", "", "", &errors.into_vec())
+}
+
+/// A tree as Go's `%+v` prints it.
+fn go_text(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_string(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_text).collect())),
+        Value::Object(map) => {
+            format!(
+                "map[{}]",
+                joined(map.iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect())
+            )
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Writes down who owns what the change has changed.

@@ -21,6 +21,7 @@ mod flow;
 mod intent;
 mod options;
 mod read;
+mod revisions;
 mod system_fields;
 mod watch;
 

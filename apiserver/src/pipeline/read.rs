@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::selector::{FieldSelector, FieldTerm, LabelSelector};
-use api::{ApiError, FieldError, Reason};
+use api::{ApiError, Reason};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
@@ -13,10 +13,10 @@ use store::Revision;
 
 use super::call::{Call, Target};
 use super::endpoint::Endpoint;
+use super::revisions::{self, parse_revision};
 use super::{Core, commit};
 use crate::cache::{Cached, Filter, Snapshot};
 use crate::http::Response;
-use crate::http::query::Query;
 use crate::http::respond::Failure;
 use crate::present::{IncludeObject, ListMeta, Presenter};
 
@@ -189,7 +189,7 @@ pub(crate) fn list_options(call: &Call, target: &Target) -> Result<ListOptions, 
     let token = call.query.get_nonempty("continue");
     let version = call.query.get_nonempty("resourceVersion");
     let matching = call.query.get_nonempty("resourceVersionMatch");
-    check_version_match(&call.query, version, matching, token.is_some())?;
+    revisions::check_list(&call.query)?;
     if let Some(token) = token {
         if version.is_some_and(|v| v != "0") {
             return Err(ApiError::bad_request(
@@ -219,8 +219,12 @@ pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
     let mut fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let known = target.row.strategy.selectable_fields(&Value::Null);
+    let custom = target.row.custom.as_ref();
+    let described = custom.and_then(|custom| custom.versions.get(&target.version.version));
     let is_known = |field: &str| {
-        matches!(field, "metadata.name" | "metadata.namespace") || known.iter().any(|(name, _)| name == field)
+        matches!(field, "metadata.name" | "metadata.namespace")
+            || known.iter().any(|(name, _)| name == field)
+            || described.is_some_and(|version| version.selectable.iter().any(|name| name == field))
     };
     if let Some(field) = fields.first_unsupported(is_known) {
         return Err(ApiError::bad_request(format!("field label not supported: {field}")));
@@ -229,57 +233,7 @@ pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
         let field = "metadata.name".to_string();
         fields.terms.push(FieldTerm { field, value: target.name.clone(), equal: true });
     }
-    Ok(Filter { prefix: target.prefix(), labels, fields })
-}
-
-fn check_version_match(
-    query: &Query,
-    version: Option<&str>,
-    matching: Option<&str>,
-    continues: bool,
-) -> Result<(), ApiError> {
-    let forbidden = |message: &str| FieldError {
-        reason: "FieldValueForbidden",
-        field: "resourceVersionMatch".to_string(),
-        message: format!("Forbidden: {message}"),
-    };
-    let mut errors = Vec::new();
-    if let Some(matching) = matching {
-        if version.is_none() && !query.flag("sendInitialEvents") {
-            errors.push(forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided"));
-        }
-        if continues {
-            errors.push(forbidden("resourceVersionMatch is forbidden when continue is provided"));
-        }
-        if !matches!(matching, "Exact" | "NotOlderThan") {
-            errors.push(FieldError {
-                reason: "FieldValueNotSupported",
-                field: "resourceVersionMatch".to_string(),
-                message: format!(
-                    "Unsupported value: \"{matching}\": supported values: \"Exact\", \"NotOlderThan\""
-                ),
-            });
-        }
-        if matching == "Exact" && version == Some("0") {
-            errors.push(forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
-        }
-    }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors))
-}
-
-/// Reads a resource version.
-pub(crate) fn parse_revision(text: &str) -> Result<Revision, ApiError> {
-    text.parse().map_err(|_| {
-        let error = FieldError {
-            reason: "FieldValueInvalid",
-            field: "resourceVersion".to_string(),
-            message: format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"),
-        };
-        ApiError::invalid("meta.k8s.io", "ListOptions", "", &[error])
-    })
+    Ok(Filter { prefix: target.prefix(), labels, fields, by_path: custom.is_some() })
 }
 
 fn continue_token(revision: Revision, start: &str) -> String {

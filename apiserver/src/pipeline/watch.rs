@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{ApiError, FieldError, Reason};
+use api::{ApiError, Reason};
 use http::StatusCode;
 use rand::Rng;
 use serde_json::json;
@@ -10,7 +10,8 @@ use store::Revision;
 
 use super::Core;
 use super::call::{Call, Target};
-use super::read::{Freshness, filter, parse_revision};
+use super::read::{Freshness, filter};
+use super::revisions::{self, parse_revision};
 use crate::cache::{Filter, WatchOptions, Watcher};
 use crate::http::respond::{self, Failure};
 use crate::http::{JSON, Response, body};
@@ -36,7 +37,7 @@ impl Core {
         let presenter = Presenter::new(target, call.form, include);
         let filter = filter(call, target)?;
         let bookmarks = call.query.flag("allowWatchBookmarks");
-        let streams_list = check_initial_events(call)?;
+        let streams_list = revisions::check_watch(&call.query)?;
         let start = start(call, streams_list)?;
         let timeout = timeout(call)?;
         let row = self.cache.row(&target.row_name);
@@ -93,34 +94,6 @@ fn start(call: &Call, streams_list: Option<bool>) -> Result<Start, ApiError> {
         (Some(revision), Some(true)) => Start::State(Freshness::NotOlderThan(revision)),
         (Some(revision), _) => Start::After(revision),
     })
-}
-
-/// Reads `sendInitialEvents`, which needs `resourceVersionMatch=NotOlderThan` and bookmarks.
-fn check_initial_events(call: &Call) -> Result<Option<bool>, ApiError> {
-    let wanted = call.query.flag_option("sendInitialEvents");
-    let matching = call.query.get_nonempty("resourceVersionMatch");
-    let fault = |field: &str, message: &str| FieldError {
-        reason: "FieldValueForbidden",
-        field: field.to_string(),
-        message: format!("Forbidden: {message}"),
-    };
-    let mut errors = Vec::new();
-    if wanted.is_some() && matching != Some("NotOlderThan") {
-        errors.push(fault(
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if wanted.is_none() && matching.is_some() {
-        errors.push(fault(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
-    if errors.is_empty() {
-        return Ok(wanted);
-    }
-    Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors))
 }
 
 fn timeout(call: &Call) -> Result<Duration, ApiError> {

@@ -103,7 +103,7 @@ pub(super) async fn answer(core: &Arc<Core>, call: &Call, target: &Target) -> Re
     Ok(presenter.list(selected, &ListMeta { revision: core.cache.revision(), ..ListMeta::default() }))
 }
 
-fn cached(target: &Target, object: &Value) -> Option<Cached> {
+pub(super) fn cached(target: &Target, object: &Value) -> Option<Cached> {
     let key = key_of(&target.row_name, api::object::namespace(object), api::object::name(object));
     Cached::with_tree(key.into(), 0, encode(object).into(), object).ok()
 }

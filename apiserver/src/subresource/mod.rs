@@ -2,6 +2,7 @@
 //! subresources that are actions have a file each.
 
 mod binding;
+mod component_status;
 mod eviction;
 mod metrics;
 mod review;
@@ -16,6 +17,7 @@ use api::Verb;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
+use schema::decode::Decoded;
 use schema::patch::json::JsonPatch;
 use serde_json::{Value, json};
 
@@ -50,6 +52,9 @@ pub(crate) async fn answer(
     }
     if metrics::is_metrics(target) {
         return Some(metrics::answer(core, call, target).await);
+    }
+    if component_status::is_component_status(target) {
+        return Some(component_status::answer(core, call, target).await);
     }
     if !target.row.stored {
         return Some(review::create(core, call, target, content).await);
@@ -101,13 +106,32 @@ pub(crate) async fn body_object(
     let options = write_options(&call.query, kind, false)?;
     let bytes = body::read_limited(content).await?;
     let decoded = decode::object(&call.headers, &bytes)?;
-    note_duplicates(call, &decoded.duplicates);
+    *call.duplicates.lock() = duplicates(&decoded);
+    *call.source.lock() = bytes;
     Ok((decoded.value, options))
 }
 
-/// What becomes of duplicate fields is decided together with the unknown ones.
-fn note_duplicates(call: &Call, paths: &[String]) {
-    *call.duplicates.lock() = paths.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+/// Duplicate fields as strict decoding tells them. What becomes of them is decided together with the unknown ones.
+fn duplicates(decoded: &Decoded) -> Vec<String> {
+    match (decoded.duplicate_line, decoded.duplicates.first()) {
+        (Some(line), Some(path)) => {
+            let key = path.rsplit('.').next().unwrap_or_default();
+            let what = format!("line {line}: key {key:?} already set in map");
+            vec![format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {what}")]
+        }
+        _ => decoded.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect(),
+    }
+}
+
+/// What strict decoding has against the operations of a JSON patch.
+fn of_json_patch(decoded: &Decoded) -> Vec<String> {
+    let operations = decoded.value.as_array().into_iter().flatten().enumerate();
+    let unknown = operations.flat_map(|(index, operation)| {
+        let names = operation.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        let unknown = names.filter(|name| !["op", "path", "from", "value"].contains(name));
+        unknown.map(move |name| format!("unknown field \"[{index}].{name}\"")).collect::<Vec<_>>()
+    });
+    duplicates(decoded).into_iter().chain(unknown).map(|fault| format!("json patch {fault}")).collect()
 }
 
 async fn create(
@@ -141,6 +165,7 @@ async fn patch(
     let media_type = content_type(&call.headers).to_string();
     let is_apply =
         matches!(media_type.as_str(), "application/apply-patch+yaml" | "application/apply-patch+json");
+    let is_json_patch = media_type == "application/json-patch+json";
     let is_custom = target.row.custom.is_some();
     let known = is_apply
         || matches!(media_type.as_str(), "application/json-patch+json" | "application/merge-patch+json")
@@ -155,7 +180,7 @@ async fn patch(
     let options = write_options(&call.query, "PatchOptions", is_apply)?;
     let bytes = body::read_limited(content).await?;
     let decoded = if is_apply { decode::applied(&bytes)? } else { decode::patch(&bytes)? };
-    note_duplicates(call, &decoded.duplicates);
+    *call.duplicates.lock() = if is_json_patch { of_json_patch(&decoded) } else { duplicates(&decoded) };
     let change = match media_type.as_str() {
         "application/json-patch+json" => Change::JsonPatch(
             JsonPatch::parse(&decoded.value)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::server::{TestServer, names};
+use crate::server::{TestServer, name, names, version};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
@@ -26,16 +26,43 @@ fn definition() -> Value {
 }
 
 async fn established(test: &TestServer) {
-    test.post(DEFINITIONS, &definition()).await.expect(201);
-    for _ in 0..100 {
-        let current = test.get(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
-        let conditions = current["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
-            return;
+    define(test, &definition(), "Established", "True").await;
+}
+
+/// Makes a definition and waits until a condition of it is as expected.
+async fn define(test: &TestServer, definition: &Value, condition: &str, status: &str) -> Value {
+    test.post(DEFINITIONS, definition).await.expect(201);
+    let path = format!("{DEFINITIONS}/{}", name(definition));
+    let reached = |object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.iter().any(|c| c["type"] == condition && c["status"] == status)
+    };
+    until(test, &path, reached).await
+}
+
+/// Reads until what is read is as expected.
+async fn until(test: &TestServer, path: &str, reached: impl Fn(&Value) -> bool) -> Value {
+    for _ in 0..500 {
+        let answer = test.get(path).await;
+        if reached(&answer.body) {
+            return answer.body;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the definition is not established");
+    panic!("{path} does not become what is expected");
+}
+
+/// A second version, in which color may be selected.
+fn two_versions() -> Value {
+    let mut definition = definition();
+    let mut second = definition["spec"]["versions"][0].clone();
+    second["name"] = "v2".into();
+    second["storage"] = false.into();
+    second["selectableFields"] = json!([{"jsonPath": ".spec.color"}, {"jsonPath": ".spec.size"}]);
+    second["additionalPrinterColumns"] =
+        json!([{"name": "Color", "type": "string", "jsonPath": ".spec.color"}]);
+    definition["spec"]["versions"].as_array_mut().unwrap().push(second);
+    definition
 }
 
 fn widget(spec: Value) -> Value {
@@ -84,4 +111,101 @@ async fn a_definition_should_take_its_objects_along() {
     test.get(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(404);
     established(&test).await;
     assert!(names(&test.get(WIDGETS).await.expect(200)).is_empty());
+}
+
+#[tokio::test]
+async fn versions_should_be_one_object_seen_differently() {
+    let test = TestServer::start().await;
+    define(&test, &two_versions(), "Established", "True").await;
+    let created = test.post(WIDGETS, &widget(json!({"size": 3, "color": "red"}))).await.expect(201);
+    let second = WIDGETS.replace("/v1/", "/v2/");
+    let path = format!("{second}/w");
+    let seen = test.get(&path).await.expect(200);
+    assert_eq!(seen["apiVersion"], "example.com/v2");
+    assert_eq!((&seen["spec"], &seen["metadata"]["uid"]), (&created["spec"], &created["metadata"]["uid"]));
+    let mut watch = test.watch(&format!("{second}?watch=1&resourceVersion={}", version(&created))).await;
+    test.merge(&path, &json!({"spec": {"color": "blue"}})).await.expect(200);
+    let (kind, object) = watch.next().await.unwrap();
+    assert_eq!((kind.as_str(), &object["apiVersion"]), ("MODIFIED", &json!("example.com/v2")));
+    assert_eq!(test.get(&format!("{WIDGETS}/w")).await.expect(200)["spec"]["color"], "blue");
+    let wrong = test.post(&second, &widget(json!({"size": 3}))).await.expect(400);
+    assert!(wrong["message"].as_str().unwrap().contains("does not match the expected API version"));
+    for (versioned, columns) in [(WIDGETS, ["Name", "Size"]), (second.as_str(), ["Name", "Color"])] {
+        let request = http::Request::builder()
+            .uri(versioned)
+            .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .body(Vec::new())
+            .unwrap();
+        let table: Value = test.client.request(request).await.unwrap();
+        let shown: Vec<_> =
+            table["columnDefinitions"].as_array().unwrap().iter().map(|c| &c["name"]).collect();
+        assert_eq!(shown, columns, "{versioned}");
+    }
+}
+
+#[tokio::test]
+async fn definitions_should_say_by_which_fields_their_objects_are_selected() {
+    let test = TestServer::start().await;
+    define(&test, &two_versions(), "Established", "True").await;
+    for (name, color, size) in [("a", "red", 1), ("b", "blue", 2), ("c", "red", 3)] {
+        let mut object = widget(json!({"size": size, "color": color}));
+        object["metadata"]["name"] = name.into();
+        test.post(WIDGETS, &object).await.expect(201);
+    }
+    let second = WIDGETS.replace("/v1/", "/v2/");
+    let select = async |test: &TestServer, selector: &str| {
+        test.get(&format!("{second}?fieldSelector={selector}")).await.expect(200)
+    };
+    assert_eq!(names(&select(&test, "spec.color%3Dred").await), ["a", "c"]);
+    assert_eq!(names(&select(&test, "spec.color%3Dred,spec.size!%3D1").await), ["c"]);
+    assert_eq!(names(&select(&test, "spec.size%3D2").await), ["b"]);
+    let refused = test.get(&format!("{WIDGETS}?fieldSelector=spec.color%3Dred")).await.expect(400);
+    assert_eq!(refused["message"], "field label not supported: spec.color", "the first version offers none");
+    let mut watch = test.watch(&format!("{second}?watch=1&fieldSelector=spec.color%3Dblue")).await;
+    assert_eq!(watch.next_name().await, ("ADDED".to_string(), "b".to_string()));
+    test.merge(&format!("{WIDGETS}/a"), &json!({"spec": {"color": "blue"}})).await.expect(200);
+    assert_eq!(watch.next_name().await, ("ADDED".to_string(), "a".to_string()));
+    test.merge(&format!("{WIDGETS}/b"), &json!({"spec": {"color": "red"}})).await.expect(200);
+    assert_eq!(watch.next_name().await, ("DELETED".to_string(), "b".to_string()));
+    // A server that finds definition and objects in its store selects alike.
+    let again = test.another().await;
+    let listed = |object: &Value| object["items"].is_array();
+    until(&again, &second, listed).await;
+    assert_eq!(names(&select(&again, "spec.color%3Dred").await), ["b", "c"]);
+}
+
+#[tokio::test]
+async fn definitions_should_be_found_and_published_soon() {
+    let test = TestServer::start().await;
+    established(&test).await;
+    // What is established is served: discovery at once, the document within moments.
+    let groups = test.get("/apis/example.com").await.expect(200);
+    assert_eq!(groups["preferredVersion"]["groupVersion"], "example.com/v1");
+    let document = "/openapi/v3/apis/example.com/v1";
+    let published = until(&test, document, |d| d["components"]["schemas"].is_object()).await;
+    let schema = &published["components"]["schemas"]["com.example.v1.Widget"];
+    assert_eq!(schema["properties"]["spec"]["properties"]["size"]["minimum"], 1);
+    let swagger =
+        until(&test, "/openapi/v2", |d| d["definitions"]["com.example.v1.Widget"].is_object()).await;
+    assert!(swagger["paths"]["/apis/example.com/v1/namespaces/{namespace}/widgets/{name}"].is_object());
+    test.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
+    until(&test, "/apis/example.com", |answer| answer["code"] == 404).await;
+    until(&test, document, |answer| answer["code"] == 404).await;
+}
+
+#[tokio::test]
+async fn names_that_are_taken_should_not_be_accepted() {
+    let test = TestServer::start().await;
+    established(&test).await;
+    let mut other = definition();
+    other["metadata"]["name"] = "gadgets.example.com".into();
+    other["spec"]["names"] = json!({"kind": "Gadget", "plural": "gadgets", "shortNames": ["wd"]});
+    let refused = define(&test, &other, "NamesAccepted", "False").await;
+    let conditions = refused["status"]["conditions"].as_array().unwrap();
+    let said = conditions.iter().find(|c| c["type"] == "NamesAccepted").unwrap();
+    assert_eq!(said["message"], "\"wd\" is already in use");
+    test.get("/apis/example.com/v1/gadgets").await.expect(404);
+    // Names become free with their owner.
+    test.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
+    until(&test, "/apis/example.com/v1/gadgets", |answer| answer["items"].is_array()).await;
 }

@@ -11,8 +11,11 @@
 mod bad_input;
 mod custom;
 mod deletion;
+mod discovery;
 mod lists;
 mod network;
+mod python;
+mod revisions;
 mod server;
 mod services;
 mod watches;

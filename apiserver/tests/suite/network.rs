@@ -13,14 +13,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::server::{CONFIG_MAPS, TestServer};
 
-struct Running {
-    test: TestServer,
-    address: SocketAddr,
-    shutdown: CancellationToken,
+/// A server that is reached over TLS.
+pub struct Running {
+    pub test: TestServer,
+    pub address: SocketAddr,
+    pub shutdown: CancellationToken,
     task: tokio::task::JoinHandle<Result<(), apiserver::ServerError>>,
 }
 
-async fn run() -> Running {
+pub async fn run() -> Running {
     let mut test = TestServer::start().await;
     let mut config = test.config.clone();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -48,7 +49,7 @@ fn authority(running: &Running) -> Authority {
     running.test.authority()
 }
 
-fn issue(running: &Running, user: &str, group: &str) -> CertificateAndKey {
+pub fn issue(running: &Running, user: &str, group: &str) -> CertificateAndKey {
     authority(running).issue(&Leaf::client(user, Some(group)), jiff::Timestamp::now()).unwrap()
 }
 

@@ -159,6 +159,12 @@ impl TestServer {
         self.send("DELETE", path, "application/json", "").await
     }
 
+    /// The status of a GET, of whose body nothing is read.
+    pub async fn status(&self, path: &str) -> u16 {
+        let request = http::Request::builder().uri(path).body(kube::client::Body::empty()).unwrap();
+        self.client.send(request).await.unwrap().status().as_u16()
+    }
+
     /// Starts a watch.
     pub async fn watch(&self, path: &str) -> Watch {
         let request = http::Request::builder().uri(path).body(kube::client::Body::empty()).unwrap();

@@ -142,9 +142,68 @@ async fn unknown_fields_should_be_ignored_told_or_refused() {
     let refused = test.send("POST", &path("Strict"), "application/json", text).await.expect(400);
     let message = refused["message"].as_str().unwrap();
     assert!(
-        message.ends_with("strict decoding error: duplicate field \"data.x\", unknown field \"foo\""),
+        message.ends_with("strict decoding error: unknown field \"foo\", duplicate field \"data.x\""),
         "{message}"
     );
+}
+
+#[tokio::test]
+async fn strict_patches_should_be_refused_with_what_they_lead_to() {
+    let test = TestServer::start().await;
+    test.make_config_maps(["a"]).await;
+    let path = |validation: &str| format!("{CONFIG_MAPS}/a?fieldValidation={validation}");
+    let faults = r#"strict decoding error: unknown field "foo""#;
+    for (media_type, patch, shown) in [
+        ("merge-patch+json", r#"{"foo": 1}"#, r#""foo":1"#),
+        ("json-patch+json", r#"[{"op": "add", "path": "/foo", "value": 1}]"#, r#""foo":1"#),
+    ] {
+        let media_type = format!("application/{media_type}");
+        let refused = test.send("PATCH", &path("Strict"), &media_type, patch).await.expect(422);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.starts_with(" \"\" is invalid: patch: Invalid value: \"{"), "{message}");
+        assert!(message.contains(&shown.replace('"', "\\\"")) && message.ends_with(faults), "{message}");
+        assert_eq!(refused["details"]["causes"][0]["field"], "patch");
+        let told = test.send("PATCH", &path("Warn"), &media_type, patch).await;
+        assert_eq!(told.warnings, ["299 - \"unknown field \\\"foo\\\"\""]);
+        assert_eq!(told.expect(200).get("foo"), None);
+    }
+    let strategic = "application/strategic-merge-patch+json";
+    let refused = test.send("PATCH", &path("Strict"), strategic, r#"{"foo": {"b": [1, "x"]}}"#).await;
+    let refused = refused.expect(422);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("\"map[foo:map[b:[1 x]]]\": strict decoding error"), "{message}");
+    let twice = r#"{"data": {"x": "1", "x": "2"}}"#;
+    let refused = test.send("PATCH", &path("Strict"), "application/merge-patch+json", twice).await;
+    let message = refused.expect(422)["message"].to_string();
+    assert!(message.contains("duplicate field \\\"data.x\\\""), "{message}");
+    let strange = r#"[{"op": "add", "path": "/data/y", "value": "1", "if": true}]"#;
+    let told = test.send("PATCH", &path("Warn"), "application/json-patch+json", strange).await;
+    assert_eq!(told.warnings, ["299 - \"json patch unknown field \\\"[0].if\\\"\""]);
+}
+
+#[tokio::test]
+async fn appliers_should_hear_of_what_nobody_could_own() {
+    let test = TestServer::start().await;
+    let path = format!("{CONFIG_MAPS}/a?fieldManager=one&fieldValidation=");
+    let media_type = "application/apply-patch+yaml";
+    let head = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\n";
+    for validation in ["Ignore", "Strict"] {
+        let body = format!("{head}  color: red\n");
+        let refused = test.send("PATCH", &format!("{path}{validation}"), media_type, body).await.expect(500);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.ends_with(".metadata.color: field not declared in schema"), "{message}");
+    }
+    let body = format!("{head}data:\n  x: '1'\n  x: '2'\n");
+    let refused = test.send("PATCH", &format!("{path}Strict"), media_type, body.clone()).await.expect(400);
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("error strict decoding YAML: ")
+            && message.ends_with("line 7: key \"x\" already set in map"),
+        "{message}"
+    );
+    let told = test.send("PATCH", &format!("{path}Warn"), media_type, body).await;
+    assert_eq!(told.warnings.len(), 1);
+    assert_eq!(told.expect(201)["data"]["x"], "2");
 }
 
 #[tokio::test]
