@@ -266,7 +266,10 @@ fn scale_paths(errors: &mut Errors, path: &Path, scale: &Value) {
             if !is_optional {
                 errors.required(&path.field(name), "");
             }
-        } else if !target.starts_with(&format!("{root}.")) && !(is_optional && target.starts_with(".spec.")) {
+            continue;
+        }
+        let is_below = |root: &str| target.strip_prefix(root).is_some_and(|rest| rest.starts_with('.'));
+        if !(is_below(root) || is_optional && is_below(".spec")) {
             let roots = if is_optional { "either .status or .spec" } else { root };
             errors.invalid(&path.field(name), target, format!("should be a json path under {roots}"));
         }
