@@ -78,6 +78,27 @@ fn up_tells_how_to_go_on_down_leaves_nothing_running_and_uninstall_no_file() {
 }
 
 #[test]
+fn the_demonstration_that_make_up_ends_with_runs_twice_and_loses_no_request() {
+    let lan = Lan::new();
+    let machine = lan.machine(11);
+    let directory = tempfile::Builder::new().prefix("gantry-test").tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().join("data").display());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/demo.sh");
+    let program = gantry();
+    let program = program.to_str().unwrap();
+    let node_ip = format!("--node-ip={}", machine.address());
+    let demonstrate = || {
+        let flags = ["--node-name=n1", "--eviction-hard=memory.available<100Mi"];
+        machine.inside(&[&[script, program, &data_dir, &node_ip], flags.as_slice()].concat())
+    };
+    let said = [demonstrate(), demonstrate()];
+    machine.inside(&[program, "uninstall", "--yes", &data_dir]).ok();
+    for said in said {
+        assert!(said.success && said.stdout.contains(" requests, 0 failed"), "{}", said.all());
+    }
+}
+
+#[test]
 fn everything_runs_over_a_real_etcd_too() {
     let data = tempfile::tempdir().unwrap();
     let arguments = ["--store=etcd", "--etcd-endpoints=http://127.0.0.1:2379"].map(str::to_string).to_vec();
