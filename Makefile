@@ -28,10 +28,10 @@ test: images
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked --no-fail-fast
 
-## The store's tests at the length that CI has no time for: 300 kills, 5000 simulated disks
+## The store's tests at the length that CI has no time for: 300 kills, 5000 simulated disks, 1,000,000 updates
 soak:
 	scripts/prerequisites.sh test
-	STORE_KILL_ROUNDS=300 STORE_SEEDS=5000 \
+	STORE_KILL_ROUNDS=300 STORE_SEEDS=5000 STORE_UPDATES=1000000 \
 		cargo test --release --locked -p store --lib --test 'embedded*' -- --nocapture
 
 ## Print the figures that docs/benchmarks.md explains
@@ -39,6 +39,7 @@ bench: images
 	scripts/prerequisites.sh test
 	cargo build --release --locked
 	cargo build --locked -p tests
+	cargo run --release --locked -p store --example bench -- target
 	GANTRY=$(CURDIR)/target/release/gantry target/debug/bench
 
 ## The images of the examples, from Debian's packages

@@ -12,7 +12,9 @@ use super::header::{FILE_HEADER_BYTES, FileKind, header};
 
 const EXTEND_BYTES: u64 = 1 << 20;
 const BLOCK_BYTES: u64 = 4096;
-static ZEROS: [u8; 128 * 1024] = [0; 128 * 1024];
+/// One page at a time: the page cache keeps what is written at once as one unit, and writes all of it to the disk again
+/// when a byte of it changes.
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// Why an append did not happen, or may not have.
 #[derive(Debug, thiserror::Error)]
