@@ -3,12 +3,16 @@
 //! Guarantees that a definition is `Established` only once its resource is served, that every server over the store
 //! follows the same definitions, and that a deleted definition takes its objects along before it goes.
 //!
-//! Deliberately absent: conversion webhooks (versions differ in name alone). Not yet: rules in CEL
-//! (`x-kubernetes-validations`).
+//! Deliberately absent: conversion webhooks (versions differ in name alone).
 
 mod conditions;
+mod ratchet;
 mod row;
+mod rules;
 mod strategy;
+
+pub(crate) use ratchet::is_old;
+pub(crate) use rules::faults_of as faults_of_rules;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ use api::{
 use schema::{Schema, SchemaError};
 use serde_json::Value;
 
+use super::rules::Rules;
 use super::strategy::Custom;
 
 const VERBS: [Verb; 8] = [
@@ -32,6 +33,8 @@ const SCALE: Subresource =
 pub(super) enum RowError {
     #[error("the schema of version {0} cannot be used: {1}")]
     Schema(String, SchemaError),
+    #[error("a rule of version {0} cannot be used: {1}")]
+    Rule(String, String),
     #[error("the definition has no served version that is stored")]
     NoStorage,
 }
@@ -50,6 +53,8 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
     for version in versions {
         described.insert(version.text("name").to_string(), version_of(version)?);
     }
+    let rules = described.get(&storage.version).map(|version: &CustomVersion| Rules::of(&version.schema));
+    let rules = rules.transpose().map_err(|why| RowError::Rule(storage.version.clone(), why))?.flatten();
     let has =
         |name: &str| versions.iter().any(|v| v.get("subresources").is_some_and(|s| s.at(name).is_some()));
     let mut subresources = Vec::new();
@@ -76,7 +81,7 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
         subresources,
         stored: true,
         acted_on: true,
-        strategy: Arc::new(Custom { has_status: has("status") }),
+        strategy: Arc::new(Custom { has_status: has("status"), rules }),
         custom: Some(Arc::new(CustomResource { versions: described })),
         kind,
     })

@@ -1,13 +1,17 @@
 //! What is special about all custom resources alike.
 
-use api::field::Touch;
+use api::field::{FieldError, Touch};
 use api::{Strategy, WriteContext};
 use serde_json::Value;
+
+use super::rules::Rules;
 
 /// The strategy of custom resources.
 pub(super) struct Custom {
     /// Whether status is a subresource.
     pub has_status: bool,
+    /// The rules of the stored version's schema.
+    pub rules: Option<Rules>,
 }
 
 impl Strategy for Custom {
@@ -21,6 +25,14 @@ impl Strategy for Custom {
 
     fn allows_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        self.rules.as_ref().map(|rules| rules.check(object, None)).unwrap_or_default()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
+        self.rules.as_ref().map(|rules| rules.check(new, Some(old))).unwrap_or_default()
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::call::{Call, Target};
 use super::change::Change;
 use super::endpoint::Endpoint;
+use crate::custom;
 
 /// What the client assumes of the object: its resource version and UID.
 pub(super) fn check_preconditions(
@@ -59,8 +60,15 @@ pub(super) fn check(
         None => api::meta::validate(new, &target.row),
         Some(live) => api::meta::validate_update(new, live, &target.row),
     };
-    let structural =
-        if endpoint == Endpoint::Status { Vec::new() } else { validate::validate(&target.schema(), new) };
+    let is_custom = target.row.custom.is_some();
+    let mut structural = if endpoint == Endpoint::Status && !is_custom {
+        Vec::new()
+    } else {
+        validate::validate(&target.schema(), new)
+    };
+    if let Some(live) = live.filter(|_| is_custom) {
+        structural.retain(|error| !custom::is_old(error, new, live));
+    }
     // Structural faults would make the kind's own rules speak of what is not there.
     let is_sound = structural.is_empty();
     errors.extend(structural.into_iter().filter(|error| !api::meta::checks(&error.field)));
@@ -68,6 +76,9 @@ pub(super) fn check(
         errors.extend(strategy.validate(new));
         if live.is_none() {
             errors.extend(strategy.validate_create(new));
+        }
+        if target.row_name == custom::DEFINITIONS {
+            errors.extend(custom::faults_of_rules(new, live));
         }
     }
     if let Some(live) = live

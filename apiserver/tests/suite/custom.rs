@@ -30,7 +30,7 @@ async fn established(test: &TestServer) {
 }
 
 /// Makes a definition and waits until a condition of it is as expected.
-async fn define(test: &TestServer, definition: &Value, condition: &str, status: &str) -> Value {
+pub async fn define(test: &TestServer, definition: &Value, condition: &str, status: &str) -> Value {
     test.post(DEFINITIONS, definition).await.expect(201);
     let path = format!("{DEFINITIONS}/{}", name(definition));
     let reached = |object: &Value| {

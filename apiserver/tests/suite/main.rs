@@ -16,6 +16,7 @@ mod lists;
 mod network;
 mod python;
 mod revisions;
+mod rules;
 mod server;
 mod services;
 mod watches;
