@@ -35,7 +35,7 @@ pub(crate) fn of_json(schema: &Schema, value: &Value) -> cel::Value {
 }
 
 /// A field's name as expressions write it: what CEL cannot spell, or means something else by, is spelled out.
-fn escaped(name: &str) -> String {
+pub(super) fn escaped(name: &str) -> String {
     const RESERVED: [&str; 21] = [
         "true",
         "false",

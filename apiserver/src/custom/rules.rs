@@ -13,7 +13,7 @@ use api::field::{Errors, FieldError, Look, Path, PathExt};
 use schema::{ListType, Rule, Schema, Type};
 use serde_json::Value;
 
-use crate::cel::{self, CelError, Expression, Sizes};
+use crate::cel::{self, COST_MAX, Expression};
 
 /// The most that all rules of one object may cost, as upstream.
 const BUDGET: u64 = 10_000_000;
@@ -172,29 +172,35 @@ impl Walk<'_> {
         if is_transition && !optional && old.is_none() || !is_transition && old == Some(new) {
             return;
         }
-        let sizes = Sizes::of(new).or(old.map(Sizes::of).unwrap_or_default());
         let mut variables = vec![(THIS, cel::of_json(schema, new))];
         match old {
             Some(old) if optional => variables.push((OLD, cel::some(cel::of_json(schema, old)))),
             Some(old) => variables.push((OLD, cel::of_json(schema, old))),
             None => variables.push((OLD, cel::none())),
         }
-        let cost = expression.cost(sizes);
-        if cost > self.budget {
-            let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
-            return self.errors.invalid(path, type_of(schema), detail);
-        }
-        self.budget -= cost;
+        let trees: Vec<(&str, &Value)> = [(THIS, new)].into_iter().chain(old.map(|old| (OLD, old))).collect();
+        let cost = expression.cost(&trees);
         let told = if rule.message.is_empty() {
             format!("failed rule: {}", rule.rule.trim())
         } else {
             rule.message.clone()
         };
-        match expression.evaluate(&variables, sizes) {
+        if cost > COST_MAX {
+            let detail = format!(
+                "no further validation rules will be run due to call cost exceeds limit for rule: {told}"
+            );
+            return self.errors.invalid(path, type_of(schema), detail);
+        }
+        if cost > self.budget {
+            let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
+            return self.errors.invalid(path, type_of(schema), detail);
+        }
+        self.budget -= cost;
+        match expression.evaluate(&variables) {
             Ok(::cel::Value::Bool(true)) => {}
             Ok(::cel::Value::Bool(false)) => {
                 let said = self.rules.expressions.get(&rule.message_expression);
-                let said = said.and_then(|message| message.evaluate(&variables, sizes).ok());
+                let said = said.and_then(|message| message.evaluate(&variables).ok());
                 let said = match said {
                     Some(::cel::Value::String(text)) if !text.trim().is_empty() => text.to_string(),
                     _ => told,
@@ -203,12 +209,6 @@ impl Walk<'_> {
             }
             Ok(_) => {
                 self.errors.invalid(path, type_of(schema), format!("no boolean evaluating rule: {told}"))
-            }
-            Err(error @ CelError::TooCostly) => {
-                let detail = format!(
-                    "'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {told}"
-                );
-                self.errors.invalid(path, type_of(schema), detail);
             }
             Err(error) => {
                 self.errors.invalid(path, type_of(schema), format!("{error} evaluating rule: {told}"))
