@@ -28,6 +28,8 @@ pub enum Command {
     Uninstall(UninstallOptions),
     /// Create or list the tokens that let nodes join
     Token(TokenOptions),
+    /// Care for the data: copies, checks, and the move to another store
+    Store(StoreOptions),
     #[command(flatten)]
     Role(Role),
     /// Use the cluster: `gantry ctl --help` (also: call the binary `ctl` or `kubectl`)
@@ -135,6 +137,69 @@ pub enum TokenAction {
     },
 }
 
+#[derive(Args, Clone)]
+pub struct StoreOptions {
+    #[command(subcommand)]
+    pub action: StoreAction,
+}
+
+#[derive(Subcommand, Clone)]
+pub enum StoreAction {
+    /// Copies of everything, each in one file
+    Snapshot {
+        #[command(subcommand)]
+        action: SnapshotAction,
+    },
+    /// Check every byte of an embedded store that is not in use
+    Verify {
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+    /// Move everything to another, empty store. The servers have to be stopped
+    Migrate {
+        /// Where it is: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        /// Where it shall be: a data directory, or etcd://HOST:PORT,HOST:PORT
+        #[arg(long, value_name = "PLACE")]
+        to: String,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+}
+
+#[derive(Subcommand, Clone)]
+pub enum SnapshotAction {
+    /// Write a copy to a new file; the server may run
+    Save {
+        /// The file
+        file: PathBuf,
+        /// What to copy: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        #[arg(long, value_name = "PLACE")]
+        from: Option<String>,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+    /// Check a copy and say what is in it
+    Status {
+        /// The file
+        file: PathBuf,
+    },
+    /// Make a new store of a copy
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// Where: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        #[arg(long, value_name = "PLACE")]
+        to: Option<String>,
+        /// How far to raise the revision above the copy's: more than was written since it was made
+        #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
+        bump_revision: u64,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+}
+
 /// Where the objects are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -168,6 +233,18 @@ pub struct CommonOptions {
     /// The etcd cluster's endpoints
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     pub etcd_endpoints: Option<Vec<String>>,
+    /// What is put before every key in etcd [default: /gantry]
+    #[arg(long, value_name = "PREFIX")]
+    pub etcd_prefix: Option<String>,
+    /// Who signs the etcd members' certificates
+    #[arg(long, value_name = "FILE")]
+    pub etcd_cafile: Option<PathBuf>,
+    /// Our certificate for etcd
+    #[arg(long, value_name = "FILE")]
+    pub etcd_certfile: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE")]
+    pub etcd_keyfile: Option<PathBuf>,
     /// A CRI runtime other than the embedded one: unix:///run/containerd/containerd.sock
     #[arg(long, value_name = "URL")]
     pub runtime_endpoint: Option<String>,

@@ -1,21 +1,18 @@
 //! The control plane: certificates, the store, the API server on it, and the parts that reconcile.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use apiserver::auth::UserInfo;
 use jiff::Timestamp;
 use pki::{CertificateAndKey, ClusterPki, Kubeconfig, ServerNames, User};
-use store::Store;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::StoreKind;
 use crate::identities;
 use crate::roles::Parts;
 use crate::settings::{CLUSTER_DOMAIN, Settings};
+use crate::store_place;
 
 /// Requests in flight get so long to finish when the server stops.
 const DRAIN_SECONDS: u64 = 5;
@@ -31,7 +28,7 @@ impl ControlPlane {
     pub async fn build(settings: &Settings) -> anyhow::Result<Self> {
         let pki = ClusterPki::ensure(&settings.pki_dir(), &server_names(settings), Timestamp::now())?;
         write_admin_kubeconfig(settings, &pki)?;
-        let store = open_store(settings).await?;
+        let store = store_place::open(settings).await?;
         let server = apiserver::Server::build(server_config(settings, &pki)?, store)
             .await
             .context("cannot build the API server")?;
@@ -80,25 +77,6 @@ fn write_admin_kubeconfig(settings: &Settings, pki: &ClusterPki) -> anyhow::Resu
     }
     .write(&settings.admin_kubeconfig())?;
     Ok(())
-}
-
-async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    match settings.store {
-        StoreKind::Embedded => {
-            let directory: PathBuf = settings.data_dir.join("store");
-            let store =
-                store::embedded::EmbeddedStore::open(store::embedded::EmbeddedOptions::new(&directory))
-                    .with_context(|| format!("cannot open the store in {}", directory.display()))?;
-            Ok(Arc::new(store))
-        }
-        StoreKind::Etcd => {
-            let options = store::etcd::EtcdOptions::new(settings.etcd_endpoints.clone());
-            let store = store::etcd::EtcdStore::connect(options)
-                .await
-                .with_context(|| format!("cannot use etcd at {}", settings.etcd_endpoints.join(", ")))?;
-            Ok(Arc::new(store))
-        }
-    }
 }
 
 fn server_config(settings: &Settings, pki: &ClusterPki) -> anyhow::Result<apiserver::Config> {

@@ -16,6 +16,8 @@ mod roles;
 mod server;
 mod service;
 mod settings;
+mod store_care;
+mod store_place;
 mod telemetry;
 mod token;
 mod up;
@@ -78,6 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Down(options) => down::down(&options),
         Command::Uninstall(options) => down::uninstall(&options),
         Command::Token(options) => token::run(&options),
+        Command::Store(options) => store_care::run(options.action),
         Command::Role(role) => on_workers(role.common(), |settings| roles::run(role.clone(), settings)),
         Command::Ctl => unreachable_ctl(),
         Command::Version => {

@@ -23,6 +23,8 @@ pub struct Settings {
     pub secure_port: u16,
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
+    pub etcd_prefix: Option<String>,
+    pub etcd_tls: Option<EtcdTlsFiles>,
     /// `None` is the embedded runtime.
     pub runtime_endpoint: Option<String>,
     pub cni_conf_dir: PathBuf,
@@ -38,6 +40,14 @@ pub struct Settings {
     pub node_monitor_grace_seconds: u64,
     pub admission_control_config_file: Option<PathBuf>,
     pub log_level: String,
+}
+
+/// The files for talking to etcd over TLS.
+#[derive(Clone, Debug)]
+pub struct EtcdTlsFiles {
+    pub authority: PathBuf,
+    /// Our certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// An IPv4 range, as `10.244.0.0/16`.
@@ -108,6 +118,8 @@ impl Settings {
         if store == StoreKind::Etcd && etcd_endpoints.is_empty() {
             bail!("--store etcd needs --etcd-endpoints, for example http://127.0.0.1:2379");
         }
+        let etcd_tls =
+            etcd_tls_files(pick!(etcd_cafile), pick!(etcd_certfile), pick!(etcd_keyfile), &etcd_endpoints)?;
         let node_name = match pick!(node_name) {
             Some(name) => name,
             None => host_name()?,
@@ -119,6 +131,8 @@ impl Settings {
             secure_port: pick!(secure_port).unwrap_or(6443),
             store,
             etcd_endpoints,
+            etcd_prefix: pick!(etcd_prefix),
+            etcd_tls,
             runtime_endpoint: pick!(runtime_endpoint),
             cni_conf_dir: pick!(cni_conf_dir).unwrap_or_else(|| "/etc/cni/net.d".into()),
             cni_bin_dir: pick!(cni_bin_dir).unwrap_or_else(|| "/opt/cni/bin".into()),
@@ -174,6 +188,29 @@ impl Settings {
     /// What is gone after a reboot: sockets, namespaces, mounts.
     pub fn run_dir(&self) -> PathBuf {
         Path::new("/run").join(&self.instance)
+    }
+}
+
+fn etcd_tls_files(
+    authority: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    endpoints: &[String],
+) -> anyhow::Result<Option<EtcdTlsFiles>> {
+    let identity = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => bail!("--etcd-certfile and --etcd-keyfile come together"),
+    };
+    let with = |scheme: &str| endpoints.iter().find(|endpoint| endpoint.starts_with(scheme));
+    match authority {
+        Some(authority) => match with("http://") {
+            Some(plain) => bail!("--etcd-cafile is for https; {plain} would go unprotected"),
+            None => Ok(Some(EtcdTlsFiles { authority, identity })),
+        },
+        None if identity.is_some() => bail!("--etcd-certfile needs --etcd-cafile"),
+        None if with("https://").is_some() => bail!("https to etcd needs --etcd-cafile"),
+        None => Ok(None),
     }
 }
 
@@ -260,6 +297,22 @@ mod tests {
     fn etcd_without_endpoints_is_refused() {
         let flags = CommonOptions { store: Some(StoreKind::Etcd), ..Default::default() };
         assert!(error(flags).contains("--etcd-endpoints"));
+    }
+
+    #[test]
+    fn half_protected_connections_to_etcd_are_refused() {
+        let endpoint = |scheme: &str| CommonOptions {
+            store: Some(StoreKind::Etcd),
+            etcd_endpoints: Some(vec![format!("{scheme}://127.0.0.1:2379")]),
+            ..Default::default()
+        };
+        let (ca, other) = (|| Some("ca.pem".into()), || Some("other.pem".into()));
+        assert!(error(endpoint("https")).contains("--etcd-cafile"));
+        assert!(error(CommonOptions { etcd_cafile: ca(), ..endpoint("http") }).contains("unprotected"));
+        let half = CommonOptions { etcd_cafile: ca(), etcd_certfile: other(), ..endpoint("https") };
+        assert!(error(half).contains("together"));
+        let whole = CommonOptions { etcd_cafile: ca(), ..endpoint("https") };
+        assert!(Settings::resolve(&whole).unwrap().etcd_tls.is_some());
     }
 
     #[test]

@@ -29,13 +29,9 @@ pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         core.objects.catch_up().await;
-        let writes = missing(core, &call).map_err(setup)?;
-        if writes.is_empty() {
-            last = None;
-            break;
-        }
-        match core.store.commit(writes).await {
-            Ok(_) => {
+        let missing = missing(core, &call).map_err(setup)?;
+        match commit(core, missing).await {
+            Ok(()) => {
                 last = None;
                 break;
             }
@@ -74,22 +70,35 @@ pub(crate) fn own_call() -> Call {
     Call::new(RequestInfo::default(), Query::default(), headers, user, Form::default())
 }
 
-fn missing(core: &Core, call: &Call) -> Result<Vec<Write>, Failure> {
-    let mut writes = Vec::new();
+/// Commits as few transactions as a store takes, none with a part of an object's writes.
+async fn commit(core: &Core, objects: Vec<Vec<Write>>) -> Result<(), StoreError> {
+    let mut batch: Vec<Write> = Vec::new();
+    for writes in objects {
+        if batch.len() + writes.len() > store::TRANSACTION_WRITES_MAX {
+            core.store.commit(std::mem::take(&mut batch)).await?;
+        }
+        batch.extend(writes);
+    }
+    core.store.commit(batch).await.map(|_| ())
+}
+
+/// What has to be written for each object that is not there.
+fn missing(core: &Core, call: &Call) -> Result<Vec<Vec<Write>>, Failure> {
+    let mut missing = Vec::new();
     for object in objects(&core.config)? {
         let target = target_of(core, &object)?;
         if core.objects.cached(&target.row_name, &target.namespace, &target.name).is_some() {
             continue;
         }
         let (object, allocations) = core.complete(call, &target, object)?;
-        writes.push(Write {
+        let own = Write {
             key: target.key(&target.namespace, &target.name),
             precondition: Precondition::Absent,
             action: Action::Put { value: encode(&object).into(), time_to_live: None },
-        });
-        writes.extend(allocations);
+        };
+        missing.push([vec![own], allocations].concat());
     }
-    Ok(writes)
+    Ok(missing)
 }
 
 fn target_of(core: &Core, object: &Value) -> Result<Target, ApiError> {

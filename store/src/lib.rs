@@ -10,11 +10,14 @@
 //!
 //! The store knows bytes, not objects.
 
+pub mod care;
+mod contents;
 pub mod embedded;
 mod error;
 pub mod etcd;
 mod types;
 
+pub use contents::Contents;
 pub use error::StoreError;
 pub use types::*;
 

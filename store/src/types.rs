@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+/// How many writes a transaction may have in every backend: etcd's default of `--max-txn-ops`, less one for its own use.
+pub const TRANSACTION_WRITES_MAX: usize = 127;
+
 /// A point in the store's one history. The empty store is at revision 1, as etcd's is.
 pub type Revision = u64;
 

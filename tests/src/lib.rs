@@ -7,12 +7,14 @@
 
 mod cluster;
 mod command;
+mod daemon;
 mod lan;
 mod leaks;
 mod registry;
 
 pub use cluster::{Cluster, Node, NodeOptions, condition};
 pub use command::{Output, Tool, eventually, gantry, image_archive, run};
+pub use daemon::Daemon;
 pub use lan::{Lan, Machine};
 pub use leaks::processes_naming;
 pub use registry::{REGISTRY, Registry};

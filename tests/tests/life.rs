@@ -1,28 +1,9 @@
 //! The life of an installation: up, down, uninstall; over another store and another runtime; rights from within.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use std::process::{Child, Stdio};
-
-use tests::{Cluster, Lan, Machine, NodeOptions, Tool, eventually, gantry, image_archive};
+use tests::{Cluster, Daemon, Lan, NodeOptions, Tool, eventually, gantry, image_archive};
 
 const WEB: &str = include_str!("../../manifests/web.yml");
-
-/// A process on a test machine that ends with its holder.
-struct Daemon(Child);
-
-impl Daemon {
-    fn start(machine: &Machine, command: &[&str]) -> Self {
-        let mut command = machine.command(command);
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _killed = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
 
 #[test]
 fn up_tells_how_to_go_on_down_leaves_nothing_running_and_uninstall_no_file() {
@@ -105,11 +86,7 @@ fn everything_runs_over_a_real_etcd_too() {
     let data_dir = data.path().to_str().unwrap().to_string();
     let mut etcd = None;
     let mut cluster = Cluster::start_after(NodeOptions { arguments }, |machine| {
-        etcd = Some(Daemon::start(machine, &["etcd", "--data-dir", &data_dir]));
-        eventually(15, "etcd answers", || {
-            let answer = machine.inside(&["curl", "-sf", "http://127.0.0.1:2379/health"]);
-            if answer.success { Ok(()) } else { Err(answer.all()) }
-        });
+        etcd = Some(Daemon::etcd(machine, &data_dir));
     });
     cluster.load_images(&["web:v1"]);
     let manifest = cluster.manifest("web.yml", WEB);

@@ -25,3 +25,21 @@ pub(crate) fn failure(error: &StoreError) -> Failure {
         StoreError::Corrupt(_) | StoreError::Setup(_) => ApiError::internal(error.to_string()).into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(error: StoreError) -> (serde_json::Value, Option<u32>) {
+        let failure = failure(&error);
+        (failure.to_status()["code"].take(), failure.retry_after_seconds)
+    }
+
+    #[test]
+    fn only_what_was_not_done_should_invite_to_a_retry() {
+        assert_eq!(told(StoreError::Unavailable("no leader".into())), (503.into(), Some(1)));
+        assert_eq!(told(StoreError::NoSpace("full".into())), (503.into(), Some(1)));
+        assert_eq!(told(StoreError::OutcomeUnknown("lost".into())), (504.into(), None));
+        assert_eq!(told(StoreError::Compacted { requested: 1, oldest: 2 }), (410.into(), None));
+    }
+}

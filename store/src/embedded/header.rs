@@ -50,6 +50,12 @@ pub(super) fn check_header(file: &[u8], kind: FileKind, number: u64) -> Result<(
     }
 }
 
+/// The number in a header that is sound; none if it is not one of this kind.
+pub(super) fn number_of(file: &[u8], kind: FileKind) -> Option<u64> {
+    let number = u64::from_le_bytes(*file.get(12..)?.first_chunk()?);
+    check_header(file, kind, number).is_ok().then_some(number)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ const ORPHANED_LOCK_MAX: Duration = Duration::from_secs(1);
 
 /// Holds the directory until dropped, or until the process dies however it dies.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _directory: File,
 }
 

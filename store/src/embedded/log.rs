@@ -196,10 +196,7 @@ fn recover_segment(
 
 /// The error for data that is not what was written.
 pub(super) fn corrupt(path: &Path, offset: usize, reason: &str) -> StoreError {
-    StoreError::Corrupt(format!(
-        "{} at offset {offset}: {reason}; restore the directory from a copy",
-        path.display()
-    ))
+    StoreError::Corrupt(format!("{} at offset {offset}: {reason}; restore from another copy", path.display()))
 }
 
 /// The error for files that cannot be used.

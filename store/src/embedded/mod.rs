@@ -18,6 +18,7 @@
 //! The recent past is kept for reads and watches at older revisions, bounded by age and bytes, and survives a restart as
 //! far as the log goes. Deliberately absent: encryption (values arrive encrypted), replication (use etcd).
 
+pub(crate) mod copy;
 mod disk;
 mod expiry;
 mod frame;

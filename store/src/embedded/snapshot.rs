@@ -25,8 +25,18 @@ pub(super) fn write(
     entries: &Entries,
     deadlines: &Deadlines,
 ) -> io::Result<u64> {
-    let path = path_of(dir, revision);
-    create_whole(disk, &path, |file| fill(file, revision, entries, deadlines)).map(|(_, bytes)| bytes)
+    write_file(disk, &path_of(dir, revision), revision, entries, deadlines)
+}
+
+/// Writes a snapshot under any name and returns its size.
+pub(super) fn write_file(
+    disk: &dyn Disk,
+    path: &Path,
+    revision: Revision,
+    entries: &Entries,
+    deadlines: &Deadlines,
+) -> io::Result<u64> {
+    create_whole(disk, path, |file| fill(file, revision, entries, deadlines)).map(|(_, bytes)| bytes)
 }
 
 fn fill(
@@ -80,7 +90,8 @@ pub(super) fn remove_before(disk: &dyn Disk, dir: &Path, revision: Revision) -> 
     Ok(())
 }
 
-fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<Loaded, StoreError> {
+/// Reads the snapshot of a revision.
+pub(super) fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<Loaded, StoreError> {
     let unreadable = |error| setup("read", path, &error);
     let mut file = disk.read(path).map_err(unreadable)?;
     let mut header = Vec::new();

@@ -71,12 +71,8 @@ impl EtcdStore {
         // Puts first: whose a value is can be told, whose a deletion is cannot.
         let is_put = |write: &&Write| matches!(write.action, Action::Put { .. });
         let Some(witness) = writes.iter().find(is_put).or(writes.first()) else { return Fate::NotApplied };
-        let since = match witness.precondition {
-            Precondition::ModRevision(revision) => revision.max(self.keys.origin.oldest),
-            Precondition::None | Precondition::Absent => before,
-        };
-        let limit = deadline.saturating_duration_since(Instant::now()).max(self.request_timeout);
-        match tokio::time::timeout(limit, self.changes_of(&witness.key, since, fenced)).await {
+        match tokio::time::timeout(self.request_timeout, self.changes_of(&witness.key, before, fenced)).await
+        {
             Ok(Ok(changes)) => judge(witness, &changes),
             Ok(Err(error)) => Fate::Unknown(error.to_string()),
             Err(_) => Fate::Unknown("etcd did not answer in time".into()),

@@ -11,6 +11,7 @@
 
 mod compaction;
 mod convert;
+pub(crate) mod copy;
 mod fence;
 mod leases;
 mod origin;
@@ -146,7 +147,8 @@ impl EtcdStore {
         });
         let status = status.await.map_err(|error| match error {
             StoreError::Setup(reason) => StoreError::Setup(named(&reason)),
-            other => StoreError::Unavailable(named(&other)),
+            StoreError::Unavailable(reason) => StoreError::Unavailable(named(&reason)),
+            other => other,
         })?;
         tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
         store.answers_progress_requests = answers_progress_requests(status.version());

@@ -7,7 +7,7 @@ use super::EtcdStore;
 use super::convert::Origin;
 use crate::StoreError;
 
-const ORIGIN_KEY: &str = "\0origin";
+pub(super) const ORIGIN_KEY: &str = "\0origin";
 
 /// What etcd holds of a store that was moved there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,10 +10,11 @@ use etcd_client::{Compare, CompareOp, DeleteOptions, PutOptions, Txn, TxnOp, Txn
 use super::EtcdStore;
 use super::convert::{Failure, INTERNAL, failure_of};
 use super::fence::{Fate, holds};
-use crate::{Action, Committed, Entry, Precondition, ReadAt, Revision, Store, StoreError, Write};
+use crate::{
+    Action, Committed, Entry, Precondition, ReadAt, Revision, Store, StoreError, TRANSACTION_WRITES_MAX,
+    Write,
+};
 
-/// etcd's default for `--max-txn-ops`, less one for the fence.
-pub(super) const WRITES_MAX: usize = 127;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What one attempt came to.
@@ -142,9 +143,9 @@ impl EtcdStore {
 }
 
 fn check(writes: &[Write]) -> Result<(), StoreError> {
-    if writes.len() > WRITES_MAX {
+    if writes.len() > TRANSACTION_WRITES_MAX {
         return Err(StoreError::Setup(format!(
-            "a transaction of {} writes is too large for etcd, which takes {WRITES_MAX}",
+            "a transaction of {} writes is too large for etcd, which takes {TRANSACTION_WRITES_MAX}",
             writes.len()
         )));
     }

@@ -1,0 +1,33 @@
+//! Other people's servers on test machines.
+
+use std::process::{Child, Stdio};
+
+use crate::{Machine, eventually};
+
+/// A process on a test machine that ends with its holder.
+pub struct Daemon(Child);
+
+impl Daemon {
+    /// Starts a program.
+    pub fn start(machine: &Machine, command: &[&str]) -> Self {
+        let mut command = machine.command(command);
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Starts an etcd that answers at http://127.0.0.1:2379 of its machine.
+    pub fn etcd(machine: &Machine, data_dir: &str) -> Self {
+        let etcd = Self::start(machine, &["etcd", "--data-dir", data_dir]);
+        eventually(30, "etcd answers", || {
+            let answer = machine.inside(&["curl", "-sf", "http://127.0.0.1:2379/health"]);
+            if answer.success { Ok(()) } else { Err(answer.all()) }
+        });
+        etcd
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
