@@ -43,7 +43,7 @@ pub async fn read(place: &Place) -> Result<Contents, StoreError> {
 
 /// Reads all of a store whose directory nobody uses, and checks every byte of it.
 pub async fn verify(dir: &Path) -> Result<Contents, StoreError> {
-    in_background(dir, |dir| files::hold(dir).and_then(|_held| files::read(dir))).await
+    in_background(dir, |dir| files::hold(dir).map(|(_held, contents)| contents)).await
 }
 
 /// Writes a copy to a file, which must not exist.
@@ -77,11 +77,13 @@ pub struct Moved {
 
 /// Copies a store that nobody uses from one place to another, empty one.
 pub async fn migrate(from: &Place, to: &Place) -> Result<Moved, StoreError> {
-    let held = match from {
-        Place::Directory(dir) => Some(in_background(dir, files::hold).await?),
-        Place::Etcd(_) => None,
+    let (held, contents) = match from {
+        Place::Directory(dir) => {
+            let (held, contents) = in_background(dir, files::hold).await?;
+            (Some(held), contents)
+        }
+        Place::Etcd(_) => (None, read(from).await?),
     };
-    let contents = read(from).await?;
     let (keys, revision) = (contents.entries.len(), contents.revision);
     let newest = restore(contents.clone(), to, revision).await?;
     if held.is_none() && read(from).await?.entries != contents.entries {

@@ -20,10 +20,11 @@ use crate::{Contents, Revision, StoreError};
 const LOOKS_MAX: u32 = 20;
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Keeps a directory from being used by anybody else.
-pub(crate) fn hold(dir: &Path) -> Result<DirectoryLock, StoreError> {
+/// Reads what is in a directory that nobody uses, and keeps it from being used.
+pub(crate) fn hold(dir: &Path) -> Result<(DirectoryLock, Contents), StoreError> {
     check_store(dir)?;
-    DirectoryLock::acquire(dir)
+    let held = DirectoryLock::acquire(dir)?;
+    Ok((held, look(dir)?))
 }
 
 /// Reads what is in a directory as of its last complete append, whoever uses it. Changes nothing.
