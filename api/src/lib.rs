@@ -12,6 +12,7 @@ pub mod meta;
 pub mod names;
 pub mod object;
 pub mod openapi;
+pub mod quota;
 pub mod row;
 pub mod schemas;
 pub mod selector;

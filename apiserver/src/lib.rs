@@ -28,6 +28,7 @@ mod pipeline;
 mod plugins;
 mod present;
 mod protobuf;
+mod quota;
 pub mod reviews;
 mod server;
 mod service;

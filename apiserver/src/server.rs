@@ -27,6 +27,7 @@ use crate::http::{Request, Response};
 use crate::node::AgentClient;
 use crate::objects::Objects;
 use crate::pipeline::{Core, Flow};
+use crate::quota::Quotas;
 use crate::tls::{self, ServingCertificate, TlsError};
 
 /// How long a client may take to send the head of a request; it counts between two requests of one connection too, so it
@@ -90,6 +91,7 @@ impl Server {
             tokens: parts.tokens,
             store,
             cache,
+            quotas: Quotas::new(objects.clone()),
             objects,
             table,
             flow: Flow::new(),

@@ -4,7 +4,7 @@
 //! shared informers and applies the actions. Writes carry the version or UID they were decided on, so a stale cache leads
 //! to a conflict and a retry, never to a wrong write.
 //!
-//! Not yet: horizontal autoscaling, persistent volume binding and attaching, resource quota status.
+//! Not yet: horizontal autoscaling, persistent volume binding and attaching.
 
 mod certificates;
 mod cluster_role_aggregation;
@@ -21,6 +21,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod pod_gc;
 mod replicaset;
+mod resource_quota;
 mod root_ca;
 mod service_account;
 mod stateful_set;
@@ -150,6 +151,7 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(cluster_role_aggregation::run);
     controllers.start(node_lifecycle::run);
     controllers.start(pod_gc::run);
+    controllers.start(resource_quota::run);
     controllers.start(garbage_collector::run);
     info!(controllers = controllers.running.len(), "controllers started");
     while controllers.running.join_next().await.is_some() {}

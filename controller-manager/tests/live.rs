@@ -19,7 +19,7 @@ use controller_manager::{Config, SigningAuthority};
 use hollow::Hollow;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
@@ -400,4 +400,38 @@ async fn a_namespace_goes_with_everything_in_it_also_custom_objects_and_their_de
         namespaces.get_opt("doomed").await.ok()?.is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_counts_what_was_there_before_it_and_bounds_what_a_replica_set_makes() {
+    let world = World::new(1).await;
+    let _controllers = world.start_controllers();
+    world.create::<ConfigMap>(json!({"metadata": {"name": "before"}})).await;
+    let hard =
+        json!({"pods": "3", "count/configmaps": "5", "count/replicasets.apps": "1", "requests.cpu": "0"});
+    world.create::<ResourceQuota>(json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    let used = |name: &'static str| {
+        let world = &world;
+        async move {
+            let quota = world.api::<ResourceQuota>().get("q").await.ok()?;
+            quota.status?.used?.get(name).map(|amount| amount.0.clone())
+        }
+    };
+    // The namespace has `kube-root-ca.crt` too.
+    eventually("what was there is counted", || async { used("count/configmaps").await.filter(|n| n == "2") })
+        .await;
+    let set = json!({"metadata": {"name": "many"}, "spec": {"replicas": 8, "selector": {"matchLabels": {"app": "many"}},
+        "template": {"metadata": {"labels": {"app": "many"}}, "spec": {"containers": [{"name": "c", "image": "v1"}]}}}});
+    world.patch::<ResourceQuota>("q", json!({"spec": {"hard": {"requests.cpu": null}}})).await;
+    eventually("the new limits are counted", || async {
+        used("requests.cpu").await.is_none().then_some(())?;
+        used("pods").await
+    })
+    .await;
+    world.create::<ReplicaSet>(set).await;
+    eventually("as many pods as may be", || async { (world.pods().await.len() == 3).then_some(()) }).await;
+    assert_eq!(used("pods").await.as_deref(), Some("3"));
+    assert_eq!(used("count/replicasets.apps").await.as_deref(), Some("1"));
+    world.api::<ReplicaSet>().delete("many", &DeleteParams::default()).await.unwrap();
+    eventually("everything is given back", || async { used("pods").await.filter(|n| n == "0") }).await;
 }

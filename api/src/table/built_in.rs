@@ -180,7 +180,7 @@ const LINES: &[Line] = &[
     namespaced(CORE, "ConfigMap", "configmaps").short(&["cm"]),
     namespaced(CORE, "Endpoints", "endpoints").short(&["ep"]),
     namespaced(EVENTS, "Event", "events").short(&["ev"]),
-    namespaced(CORE, "LimitRange", "limitranges").short(&["limits"]).idle(),
+    namespaced(CORE, "LimitRange", "limitranges").short(&["limits"]),
     cluster(CORE, "Namespace", "namespaces").short(&["ns"])
         .verbs(&[Create, Delete, Get, List, Patch, Update, Watch])
         .sub(&[own("finalize", UPDATE), STATUS]),
@@ -192,7 +192,7 @@ const LINES: &[Line] = &[
     namespaced(CORE, "PodTemplate", "podtemplates"),
     namespaced(CORE, "ReplicationController", "replicationcontrollers").short(&["rc"]).all()
         .sub(&[SCALE, STATUS]).idle(),
-    namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]).idle(),
+    namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]),
     namespaced(CORE, "Secret", "secrets"),
     namespaced(CORE, "ServiceAccount", "serviceaccounts").short(&["sa"])
         .sub(&[other("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)]),

@@ -19,6 +19,7 @@ use super::{Core, commit, delete};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::cache::{Cached, encode};
 use crate::http::respond::Failure;
+use crate::quota::{Charge, Delta};
 
 /// How often a write that lost against another is tried again.
 const ATTEMPTS: usize = 16;
@@ -57,6 +58,14 @@ pub(crate) struct Written {
     pub object: Arc<Cached>,
     /// Whether it is new.
     pub created: bool,
+}
+
+/// What is committed together with an object.
+struct Beside {
+    /// What is reserved for it or given back.
+    allocations: Vec<Write>,
+    /// What quotas count of it.
+    charge: Charge,
 }
 
 enum Attempt {
@@ -145,7 +154,24 @@ impl Core {
         let allocations = self.prepare(call, target, endpoint, &mut new, live.as_ref())?;
         check(call, target, endpoint, &new, live.as_ref(), &name)?;
         self.admission.validate(&admission, Some(&new)).await?;
-        self.store_change(target, new, current.filter(|_| live.is_some()), options, allocations).await
+        let left = (live.is_none() || !delete::is_finished(&target.row, &new)).then_some(&new);
+        let charge = self.charge(target, &name, live.as_ref(), left, options.dry_run).await?;
+        let beside = Beside { allocations, charge };
+        self.store_change(target, new, current.filter(|_| live.is_some()), options, beside).await
+    }
+
+    /// What quotas say to a write.
+    pub(super) async fn charge(
+        &self,
+        target: &Target,
+        name: &str,
+        old: Option<&Value>,
+        new: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Charge, ApiError> {
+        let (row, namespace) = (&*target.row, target.namespace.as_str());
+        let key = target.key(namespace, name);
+        self.quotas.charge(Delta { row, key: &key, namespace, name, old, new }, dry_run).await
     }
 
     /// A new object of the server's own as it is to be stored, with what has to be reserved for it. For objects that
@@ -203,12 +229,12 @@ impl Core {
         new: Value,
         current: Option<&Arc<Cached>>,
         options: &WriteOptions,
-        allocations: Vec<Write>,
+        beside: Beside,
     ) -> Result<Attempt, Failure> {
         let encoded = encode(&new);
         if let Some(current) = current
             && current.encoded == encoded
-            && allocations.is_empty()
+            && beside.allocations.is_empty()
         {
             return Ok(Attempt::Done(Written { object: current.clone(), created: false }));
         }
@@ -219,7 +245,10 @@ impl Core {
         let action = if removes { Action::Delete } else { put };
         let precondition =
             current.map_or(Precondition::Absent, |object| Precondition::ModRevision(object.revision));
+        // The charge is kept to the end: until the commit is done no other write in the namespace is charged.
+        let Beside { allocations, mut charge } = beside;
         let mut transaction = vec![Write { key: key.clone(), precondition, action }];
+        transaction.append(&mut charge.writes);
         if removes {
             transaction.extend(crate::service::release(&target.row, &new));
         } else {

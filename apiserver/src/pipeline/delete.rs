@@ -15,6 +15,7 @@ use super::{Core, commit};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::cache::{Cached, encode};
 use crate::http::respond::Failure;
+use crate::quota::Charge;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -90,6 +91,11 @@ impl Core {
         };
         let precondition = Precondition::ModRevision(current.revision);
         let mut transaction = vec![Write { key: current.key.clone(), precondition, action }];
+        let mut charge = match marked {
+            None => self.charge(target, current.name(), Some(live), None, options.dry_run).await?,
+            Some(_) => Charge::default(),
+        };
+        transaction.append(&mut charge.writes);
         if marked.is_none() {
             transaction.extend(crate::service::release(&target.row, live));
         }
@@ -98,6 +104,11 @@ impl Core {
         } else {
             match self.store.commit(transaction).await {
                 Ok(committed) => committed.revision,
+                Err(StoreError::Conflict { key, .. }) if *key != *current.key => {
+                    // Another server has charged a quota; the next attempt has to see that.
+                    self.objects.catch_up().await;
+                    return Ok(Err(Some(current.clone())));
+                }
                 Err(StoreError::Conflict { current: entry, .. }) => {
                     let now = entry.and_then(|e| Cached::read(&e, None).ok());
                     return Ok(Err(now.map(Arc::new)));

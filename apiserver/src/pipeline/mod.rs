@@ -60,6 +60,7 @@ use crate::http::{Request, RequestBody, Response, body};
 use crate::metrics::Metrics;
 use crate::node::AgentClient;
 use crate::objects::Objects;
+use crate::quota::Quotas;
 use crate::reviews::Reviewers;
 use crate::subresource::Summaries;
 
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub reviewers: Reviewers,
     pub tokens: Arc<ServiceAccountTokens>,
     pub flow: Flow,
+    pub quotas: Quotas,
     pub metrics: Metrics,
     pub openapi: OpenApi,
     pub agents: AgentClient,

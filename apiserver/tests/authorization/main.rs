@@ -18,6 +18,7 @@ mod impersonation;
 mod limits;
 mod nodes;
 mod pod_security;
+mod quotas;
 mod reviews;
 mod speed;
 mod standard_roles;
