@@ -30,6 +30,8 @@ pub enum Command {
     Token(TokenOptions),
     /// Care for the data: copies, checks, and the move to another store
     Store(StoreOptions),
+    /// Care for the key that secrets are encrypted with at rest
+    EncryptionKey(EncryptionKeyOptions),
     #[command(flatten)]
     Role(Role),
     /// Use the cluster: `gantry ctl --help` (also: call the binary `ctl` or `kubectl`)
@@ -195,6 +197,21 @@ pub enum SnapshotAction {
         /// How far to raise the revision above the copy's: more than was written since it was made
         #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
         bump_revision: u64,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+}
+
+#[derive(Args, Clone)]
+pub struct EncryptionKeyOptions {
+    #[command(subcommand)]
+    pub action: EncryptionKeyAction,
+}
+
+#[derive(Subcommand, Clone)]
+pub enum EncryptionKeyAction {
+    /// Make a new key; a running server encrypts all secrets with it within seconds
+    Rotate {
         #[command(flatten)]
         common: Box<CommonOptions>,
     },

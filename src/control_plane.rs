@@ -1,10 +1,12 @@
 //! The control plane: certificates, the store, the API server on it, and the parts that reconcile.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use apiserver::auth::UserInfo;
+use apiserver::encryption::EncryptedStore;
 use jiff::Timestamp;
 use pki::{CertificateAndKey, ClusterPki, Kubeconfig, ServerNames, User};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ const DRAIN_SECONDS: u64 = 5;
 pub struct ControlPlane {
     pub pki: ClusterPki,
     server: apiserver::Server,
+    secrets: Arc<EncryptedStore>,
 }
 
 impl ControlPlane {
@@ -29,10 +32,11 @@ impl ControlPlane {
         let pki = ClusterPki::ensure(&settings.pki_dir(), &server_names(settings), Timestamp::now())?;
         write_admin_kubeconfig(settings, &pki)?;
         let store = store_place::open(settings).await?;
-        let server = apiserver::Server::build(server_config(settings, &pki)?, store)
+        let secrets = Arc::new(EncryptedStore::open(store, &settings.encryption_key_file()).await?);
+        let server = apiserver::Server::build(server_config(settings, &pki)?, secrets.clone())
             .await
             .context("cannot build the API server")?;
-        Ok(Self { pki, server })
+        Ok(Self { pki, server, secrets })
     }
 
     /// A client in this process: no socket, no TLS, the same authorization.
@@ -52,6 +56,7 @@ impl ControlPlane {
 
     /// Serves until told to stop, then finishes what is in flight.
     pub async fn serve(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        tokio::spawn(self.secrets.follow_key_file(shutdown.clone()));
         self.server.run(shutdown).await.context("the API server ended")
     }
 }

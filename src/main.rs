@@ -7,6 +7,7 @@ mod cli;
 mod control_plane;
 mod down;
 mod embedded_runtime;
+mod encryption_key;
 mod identities;
 mod join;
 mod node;
@@ -81,6 +82,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Uninstall(options) => down::uninstall(&options),
         Command::Token(options) => token::run(&options),
         Command::Store(options) => store_care::run(options.action),
+        Command::EncryptionKey(options) => encryption_key::run(&options),
         Command::Role(role) => on_workers(role.common(), |settings| roles::run(role.clone(), settings)),
         Command::Ctl => unreachable_ctl(),
         Command::Version => {

@@ -180,6 +180,11 @@ impl Settings {
         self.data_dir.join("pki")
     }
 
+    /// The keys that secrets are encrypted with at rest.
+    pub fn encryption_key_file(&self) -> PathBuf {
+        self.pki_dir().join("secrets-at-rest.keys")
+    }
+
     /// The process id of the running service, while it runs.
     pub fn pid_file(&self) -> PathBuf {
         self.data_dir.join("gantry.pid")

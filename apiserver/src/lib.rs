@@ -20,6 +20,7 @@ mod cel;
 pub mod config;
 mod custom;
 mod discovery;
+pub mod encryption;
 mod http;
 mod metrics;
 mod node;

@@ -12,6 +12,7 @@ mod bad_input;
 mod custom;
 mod deletion;
 mod discovery;
+mod encryption;
 mod lists;
 mod network;
 mod python;

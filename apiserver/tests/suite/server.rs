@@ -18,7 +18,7 @@ pub struct TestServer {
     pub server: Server,
     pub client: kube::Client,
     pub config: Config,
-    store: Arc<dyn Store>,
+    pub store: Arc<dyn Store>,
     directory: Arc<TempDir>,
 }
 
@@ -96,6 +96,16 @@ impl TestServer {
     /// A server over the same store that is told something else.
     pub async fn with(&self, config: Config) -> Self {
         Self::over(self.store.clone(), config, self.directory.clone()).await
+    }
+
+    /// A server over another store: this one's with something in between.
+    pub async fn over_store(&self, store: Arc<dyn Store>) -> Self {
+        Self::over(store, self.config.clone(), self.directory.clone()).await
+    }
+
+    /// Where the server's files are.
+    pub fn directory(&self) -> &std::path::Path {
+        self.directory.path()
     }
 
     /// The cluster's authority.
