@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::admission::{
-    AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger, NamespaceLifecycle,
-    NodeRestriction, NotReadyTaint, PodSecurity, Priority, RightsEscalation, RuntimeClass, ServiceAccount,
+    Admission, AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger,
+    NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodSecurity, Priority, RightsEscalation,
+    RuntimeClass, ServiceAccount,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
@@ -34,7 +35,7 @@ impl Plugins {
             Arc::new(NodeAuthorizer::new(objects.clone())),
             rbac.clone(),
         ]);
-        let admission = AdmissionChain::new(vec![
+        let plugins: Vec<Arc<dyn Admission>> = vec![
             Arc::new(NamespaceLifecycle::new(objects.clone())),
             Arc::new(LimitRanger::new(objects.clone())),
             Arc::new(ServiceAccount::new(objects.clone())),
@@ -47,7 +48,8 @@ impl Plugins {
             Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
-        ]);
+        ];
+        let admission = AdmissionChain::new(plugins, objects);
         let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));
         Ok(Self {
             authenticators: vec![

@@ -155,6 +155,22 @@ impl ClientCertVerifier for AnyCertificate {
     }
 }
 
+/// The side that calls others, who have to be vouched for: by the given authorities, or else by those that the machine
+/// trusts.
+pub(crate) fn outgoing_config(authorities_pem: &[u8]) -> Result<ClientConfig, TlsError> {
+    let roots = match authorities_pem {
+        [] => {
+            let mut roots = RootCertStore::empty();
+            // What the machine has and nobody can read vouches for nobody.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
+        }
+        pem => roots(pem, "the authority")?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 /// The side that calls the nodes' agents: HTTP/1.1, which upgrades need.
 pub(crate) fn agent_config(identity: &Identity, agent_ca_pem: &[u8]) -> Result<ClientConfig, TlsError> {
     let (chain, key) = parse(identity)?;

@@ -16,11 +16,12 @@ mod runtime_class;
 mod service_account;
 mod storage_class;
 mod tolerations;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{ApiError, Row};
+use api::{ApiError, Row, ServedVersion};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -38,7 +39,9 @@ pub use service_account::ServiceAccount;
 pub use storage_class::DefaultStorageClass;
 pub use tolerations::{DefaultTolerations, NotReadyTaint};
 
+use self::webhook::Webhooks;
 use crate::auth::UserInfo;
+use crate::objects::Objects;
 
 /// What is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct AdmissionRequest<'a> {
     pub user: &'a UserInfo,
     /// The row written to.
     pub row: &'a Row,
+    /// The version that the request speaks; objects are in the storage version all the same.
+    pub version: &'a ServedVersion,
     /// The subresource, or the empty string.
     pub subresource: &'a str,
     /// The namespace, or the empty string.
@@ -112,22 +117,49 @@ pub trait Admission: Send + Sync {
     }
 }
 
-/// The plugins in their order.
+/// The plugins in their order, and the webhooks after them.
 #[derive(Clone)]
-pub struct AdmissionChain(Arc<[Arc<dyn Admission>]>);
+pub struct AdmissionChain {
+    plugins: Arc<[Arc<dyn Admission>]>,
+    mutating: Arc<Webhooks>,
+    validating: Arc<Webhooks>,
+}
 
 impl AdmissionChain {
-    /// A chain.
-    pub fn new(plugins: Vec<Arc<dyn Admission>>) -> Self {
-        Self(plugins.into())
+    /// A chain; webhooks are looked up in the cache.
+    pub fn new(plugins: Vec<Arc<dyn Admission>>, objects: &Objects) -> Self {
+        Self {
+            plugins: plugins.into(),
+            mutating: Arc::new(Webhooks::mutating(objects.clone())),
+            validating: Arc::new(Webhooks::validating(objects.clone())),
+        }
     }
 
+    /// What webhooks have changed goes by the plugins once more, and then by the webhooks that ask for it.
     pub(crate) async fn mutate(
         &self,
         request: &AdmissionRequest<'_>,
         object: &mut Value,
     ) -> Result<(), ApiError> {
-        for plugin in self.0.iter() {
+        self.mutate_by_plugins(request, object).await?;
+        let round = self.mutating.mutate(request, object, None).await?;
+        if round.has_changed {
+            let before = object.clone();
+            self.mutate_by_plugins(request, object).await?;
+            let again = round.again(*object != before);
+            if !again.is_empty() {
+                self.mutating.mutate(request, object, Some(&again)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mutate_by_plugins(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        for plugin in self.plugins.iter() {
             plugin.mutate(request, object).await?;
         }
         Ok(())
@@ -138,9 +170,9 @@ impl AdmissionChain {
         request: &AdmissionRequest<'_>,
         object: Option<&Value>,
     ) -> Result<(), ApiError> {
-        for plugin in self.0.iter() {
+        for plugin in self.plugins.iter() {
             plugin.validate(request, object).await?;
         }
-        Ok(())
+        self.validating.validate(request, object).await
     }
 }

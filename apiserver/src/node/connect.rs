@@ -157,6 +157,7 @@ async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> 
         operation: Operation::Connect,
         user,
         row: &target.row,
+        version: &target.version,
         subresource: &target.subresource,
         namespace: &target.namespace,
         name: &target.name,

@@ -136,6 +136,7 @@ impl Core {
             operation: if live.is_some() { Operation::Update } else { Operation::Create },
             user: &call.user,
             row: &target.row,
+            version: &target.version,
             subresource: &target.subresource,
             namespace: &target.namespace,
             name: &name,

@@ -53,6 +53,7 @@ impl Core {
                 operation: Operation::Delete,
                 user: &call.user,
                 row: &target.row,
+                version: &target.version,
                 subresource: "",
                 namespace: &target.namespace,
                 name: &target.name,

@@ -37,7 +37,7 @@ use parking_lot::RwLock;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use call::{Call, Target, now, row_name};
+pub(crate) use call::{Call, Target, now, row_name, schema_of};
 pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;

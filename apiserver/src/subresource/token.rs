@@ -49,6 +49,7 @@ pub(super) async fn create(
         operation: Operation::Create,
         user: &call.user,
         row: &target.row,
+        version: &target.version,
         subresource: &target.subresource,
         namespace: &target.namespace,
         name: &target.name,

@@ -1,0 +1,254 @@
+//! Admission webhooks: programs elsewhere that change or refuse what is written.
+//!
+//! As upstream: mutating ones are asked one after another, in the order of their configurations' names; when one has
+//! changed the object the other plugins go over it again, and those that ask for it are asked again, once. Validating
+//! ones are asked all at once. What a webhook cannot be asked about fails or goes on by its failure policy; a dry run
+//! fails when a webhook could not keep it from having consequences. Webhook configurations themselves are nobody's
+//! business, so that a broken one can be removed, and neither is what the API server writes by itself.
+//!
+//! Not yet: conditions in CEL. A webhook with conditions is treated as one that cannot be asked, which its failure policy
+//! decides about: it is never taken for one without. Absent: mutating webhooks on deletions and streams, which have no
+//! object to change; the options of a stream as its object.
+
+mod call;
+mod hook;
+mod review;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use api::{ApiError, Reason, ServedVersion};
+use futures::future::join_all;
+use parking_lot::RwLock;
+use schema::{conform, defaults};
+use serde_json::Value;
+use store::Revision;
+
+use self::hook::Hook;
+use self::review::Verdict;
+use super::AdmissionRequest;
+use crate::auth::MASTERS;
+use crate::objects::Objects;
+use crate::pipeline::schema_of;
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// The webhooks of one of the two kinds.
+pub(super) struct Webhooks {
+    objects: Objects,
+    row: &'static str,
+    may_patch: bool,
+    /// As of a revision of the row.
+    hooks: RwLock<(Revision, Arc<[Hook]>)>,
+}
+
+/// What a round of mutating webhooks has done.
+#[derive(Default)]
+pub(super) struct Round {
+    pub has_changed: bool,
+    /// Those that others have changed the object after.
+    again: HashSet<HookId>,
+    /// The others that want to hear of changes.
+    seen: HashSet<HookId>,
+}
+
+/// A configuration and a webhook in it.
+type HookId = (String, String);
+
+impl Round {
+    /// Those that are to be asked again; all that want to when plugins have changed the object since.
+    pub fn again(mut self, by_plugins: bool) -> HashSet<HookId> {
+        if by_plugins {
+            self.again.extend(self.seen);
+        }
+        self.again
+    }
+}
+
+/// Why a webhook gave no verdict, or which.
+enum Refused {
+    /// It could not be asked, or its answer makes no sense.
+    Failed(String),
+    /// Something that no policy excuses.
+    Always(ApiError),
+}
+
+impl Webhooks {
+    pub fn mutating(objects: Objects) -> Self {
+        Self::new(objects, "admissionregistration.k8s.io/mutatingwebhookconfigurations", true)
+    }
+
+    pub fn validating(objects: Objects) -> Self {
+        Self::new(objects, "admissionregistration.k8s.io/validatingwebhookconfigurations", false)
+    }
+
+    fn new(objects: Objects, row: &'static str, may_patch: bool) -> Self {
+        Self { objects, row, may_patch, hooks: RwLock::new((0, Arc::new([]))) }
+    }
+
+    /// All webhooks, in the order of their configurations' names.
+    fn hooks(&self) -> Arc<[Hook]> {
+        let now = self.objects.revision_of(self.row);
+        {
+            let kept = self.hooks.read();
+            if kept.0 == now {
+                return kept.1.clone();
+            }
+        }
+        let read: Arc<[Hook]> = self.objects.list(self.row, "").iter().flat_map(Hook::read_all).collect();
+        *self.hooks.write() = (now, read.clone());
+        read
+    }
+
+    fn concern(&self, request: &AdmissionRequest<'_>) -> Arc<[Hook]> {
+        let is_own = request.user.name == "system:apiserver" && request.user.is_in(MASTERS);
+        if is_own || request.row.storage.group == GROUP { Arc::new([]) } else { self.hooks() }
+    }
+
+    fn namespace_of(&self, request: &AdmissionRequest<'_>) -> Option<Value> {
+        let name = Some(request.namespace).filter(|name| !name.is_empty())?;
+        self.objects.get("core/namespaces", "", name)
+    }
+
+    /// Asks the mutating webhooks, in a second round only some.
+    pub async fn mutate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: &mut Value,
+        only: Option<&HashSet<HookId>>,
+    ) -> Result<Round, ApiError> {
+        let hooks = self.concern(request);
+        let mut round = Round::default();
+        if hooks.is_empty() {
+            return Ok(round);
+        }
+        let namespace = self.namespace_of(request);
+        for hook in hooks.iter() {
+            let id = (hook.configuration.clone(), hook.name.clone());
+            if only.is_some_and(|only| !only.contains(&id)) {
+                continue;
+            }
+            let Some(version) = hook.concerns(request, Some(object), namespace.as_ref()) else { continue };
+            let Some(verdict) = self.verdict(hook, request, Some(object), &version).await? else { continue };
+            if let Some(patch) = &verdict.patch {
+                let before = object.clone();
+                patched(request, &version, hook, patch, object)?;
+                if *object != before {
+                    round.has_changed = true;
+                    round.again.extend(round.seen.drain());
+                }
+            }
+            if hook.is_reinvoked {
+                round.seen.insert(id);
+            }
+        }
+        Ok(round)
+    }
+
+    /// Asks the validating webhooks.
+    pub async fn validate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+    ) -> Result<(), ApiError> {
+        let hooks = self.concern(request);
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let namespace = self.namespace_of(request);
+        let concerned =
+            hooks.iter().filter_map(|hook| Some((hook, hook.concerns(request, object, namespace.as_ref())?)));
+        let asked = concerned
+            .map(|(hook, version)| async move { self.verdict(hook, request, object, &version).await });
+        join_all(asked).await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
+    /// What a webhook says; `None` when it cannot be asked and need not be.
+    async fn verdict(
+        &self,
+        hook: &Hook,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+        version: &ServedVersion,
+    ) -> Result<Option<Verdict>, ApiError> {
+        let verdict = match self.ask(hook, request, object, version).await {
+            Ok(verdict) => verdict,
+            Err(Refused::Always(error)) => return Err(error),
+            Err(Refused::Failed(why)) if hook.is_optional => {
+                tracing::warn!(webhook = hook.name, why, "a webhook could not be asked and is passed over");
+                let kind = if self.may_patch { "mutation" } else { "validating" };
+                request
+                    .note(&format!("failed-open.{kind}.webhook.admission.k8s.io/{}", hook.name), &hook.name);
+                return Ok(None);
+            }
+            Err(Refused::Failed(why)) => {
+                let message =
+                    format!("Internal error occurred: failed calling webhook {:?}: {why}", hook.name);
+                return Err(ApiError::new(Reason::InternalError, message));
+            }
+        };
+        request.warnings.lock().extend(verdict.warnings.iter().cloned());
+        for (key, value) in &verdict.annotations {
+            request.note(key, value);
+        }
+        match verdict.refusal {
+            Some(error) => Err(error),
+            None => Ok(Some(verdict)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        hook: &Hook,
+        request: &AdmissionRequest<'_>,
+        object: Option<&Value>,
+        version: &ServedVersion,
+    ) -> Result<Verdict, Refused> {
+        if request.dry_run && !hook.is_harmless {
+            let message = format!("admission webhook {:?} does not support dry run", hook.name);
+            return Err(Refused::Always(ApiError::bad_request(message)));
+        }
+        if hook.has_conditions {
+            return Err(Refused::Failed("its matchConditions cannot be evaluated".to_string()));
+        }
+        let reviews = hook.review_version.ok_or_else(|| {
+            Refused::Failed(
+                "webhook does not accept known AdmissionReview versions (v1, v1beta1)".to_string(),
+            )
+        })?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let question = review::question(&uid, reviews, request, object, version);
+        let answer = call::ask(&self.objects, hook, &question).await.map_err(Refused::Failed)?;
+        review::verdict(&hook.name, &uid, reviews, self.may_patch, &answer).map_err(Refused::Failed)
+    }
+}
+
+/// Applies a webhook's patch to the object as the webhook has seen it; what the schema does not know falls away, what is
+/// left out gets its default.
+fn patched(
+    request: &AdmissionRequest<'_>,
+    version: &ServedVersion,
+    hook: &Hook,
+    patch: &schema::patch::json::JsonPatch,
+    object: &mut Value,
+) -> Result<(), ApiError> {
+    let row = request.row;
+    let internal = |why: String| {
+        ApiError::internal(format!("Internal error occurred: the patch of webhook {:?}: {why}", hook.name))
+    };
+    let convert = |object: &mut Value, from: &ServedVersion, to: &ServedVersion| {
+        if from != to {
+            api::convert::convert(row, object, from, to);
+        }
+    };
+    let mut new = object.clone();
+    convert(&mut new, &row.storage, version);
+    patch.apply(&mut new).map_err(|error| internal(error.to_string()))?;
+    convert(&mut new, version, &row.storage);
+    let schema = schema_of(row);
+    conform::conform(&schema, &mut new).map_err(|error| internal(error.to_string()))?;
+    defaults::fill(&schema, &mut new);
+    row.strategy.set_defaults(&mut new);
+    *object = new;
+    Ok(())
+}
