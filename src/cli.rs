@@ -299,6 +299,12 @@ pub struct CommonOptions {
     /// Upstream's AdmissionConfiguration: defaults and exemptions of pod security
     #[arg(long, value_name = "FILE")]
     pub admission_control_config_file: Option<PathBuf>,
+    /// Upstream's audit Policy: how much is logged of which request; needs --audit-log-path
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The file that audit events are appended to, one JSON object per line
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<PathBuf>,
     /// error, warn, info, debug or trace, also per part: `info,kubelet=debug` [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,

@@ -119,6 +119,12 @@ fn security(settings: &Settings) -> anyhow::Result<apiserver::Security> {
         let text = std::fs::read_to_string(path).with_context(problem)?;
         security.pod_security = apiserver::admission::read_admission_config(&text).with_context(problem)?;
     }
+    if let Some((policy, log)) = &settings.audit {
+        let problem = || format!("--audit-policy-file {}", policy.display());
+        let text = std::fs::read_to_string(policy).with_context(problem)?;
+        let policy = apiserver::audit::AuditPolicy::read(&text).with_context(problem)?;
+        security.audit = Some(apiserver::audit::AuditConfig { policy, path: log.clone() });
+    }
     Ok(security)
 }
 

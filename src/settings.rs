@@ -39,6 +39,8 @@ pub struct Settings {
     pub eviction_hard: Option<kubelet::Thresholds>,
     pub node_monitor_grace_seconds: u64,
     pub admission_control_config_file: Option<PathBuf>,
+    /// The policy and the log.
+    pub audit: Option<(PathBuf, PathBuf)>,
     pub log_level: String,
 }
 
@@ -147,6 +149,11 @@ impl Settings {
                 .transpose()?,
             node_monitor_grace_seconds: pick!(node_monitor_grace_seconds).unwrap_or(40),
             admission_control_config_file: pick!(admission_control_config_file),
+            audit: match (pick!(audit_policy_file), pick!(audit_log_path)) {
+                (None, None) => None,
+                (Some(policy), Some(log)) => Some((policy, log)),
+                _ => bail!("--audit-policy-file and --audit-log-path need each other"),
+            },
             log_level: pick!(log_level).unwrap_or("info".into()),
             data_dir,
         })

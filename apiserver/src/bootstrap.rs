@@ -128,6 +128,7 @@ fn objects(config: &Config) -> Result<Vec<Value>, ApiError> {
         client_authentication(config),
     ]);
     objects.extend(standard_roles()?);
+    objects.extend(crate::flow::bootstrap::objects());
     Ok(objects)
 }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use crate::admission::pod_security::PodSecurityConfig;
+use crate::audit::AuditConfig;
 
 /// A certificate chain and its private key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -123,6 +124,8 @@ pub struct Config {
 pub struct Security {
     /// What holds for pods in namespaces that say nothing.
     pub pod_security: PodSecurityConfig,
+    /// What the audit log says, if there is to be one.
+    pub audit: Option<AuditConfig>,
 }
 
 impl Config {

@@ -12,6 +12,7 @@
 //! Deliberately absent: protobuf answers (bodies are read), CBOR, aggregation of other API servers.
 
 pub mod admission;
+pub mod audit;
 pub mod auth;
 pub mod authz;
 mod bootstrap;
@@ -21,6 +22,7 @@ pub mod config;
 mod custom;
 mod discovery;
 pub mod encryption;
+mod flow;
 mod http;
 mod metrics;
 mod node;

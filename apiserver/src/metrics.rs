@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::cache::Cache;
+use crate::flow::Flow;
 use crate::http::request_info::RequestInfo;
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -98,14 +99,14 @@ impl Metrics {
     }
 
     /// Everything, as text.
-    pub fn render(&self, cache: &Cache) -> String {
+    pub fn render(&self, cache: &Cache, flow: &Flow) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ignored = self.write(&mut out, cache);
+        let _ignored = self.write(&mut out, cache, flow);
         out
     }
 
-    fn write(&self, out: &mut String, cache: &Cache) -> std::fmt::Result {
+    fn write(&self, out: &mut String, cache: &Cache, flow: &Flow) -> std::fmt::Result {
         let inner = self.inner.lock();
         out.push_str("# HELP apiserver_request_total Requests by verb, resource and code.\n");
         out.push_str("# TYPE apiserver_request_total counter\n");
@@ -128,6 +129,15 @@ impl Metrics {
         for (kind, gauge) in [("readOnly", &self.reads_in_flight), ("mutating", &self.writes_in_flight)] {
             let count = gauge.load(Ordering::Relaxed);
             writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {count}")?;
+        }
+        out.push_str("# TYPE apiserver_flowcontrol_current_executing_seats gauge\n");
+        for (level, taken, waiting) in flow.load() {
+            writeln!(
+                out,
+                "apiserver_flowcontrol_current_executing_seats{{priority_level=\"{level}\"}} {taken}"
+            )?;
+            let name = "apiserver_flowcontrol_current_inqueue_requests";
+            writeln!(out, "{name}{{priority_level=\"{level}\"}} {waiting}")?;
         }
         out.push_str("# TYPE apiserver_longrunning_requests gauge\n");
         for (resource, count) in &inner.watchers {

@@ -60,6 +60,11 @@ impl Objects {
         self.cache.row(row).get(key)
     }
 
+    /// How many objects a row has; nothing for a row that there is not.
+    pub(crate) fn row_length(&self, row: &str) -> usize {
+        self.cache.row_length(row)
+    }
+
     /// The cache of a row, for views that follow its changes.
     pub(crate) fn row(&self, row: &str) -> Arc<RowCache> {
         self.cache.row(row)

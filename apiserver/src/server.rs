@@ -20,13 +20,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{Audit, PeerAddress};
 use crate::auth::{PeerCertificates, UserInfo};
 use crate::cache::Cache;
 use crate::config::{Config, Identity};
+use crate::flow::Flow;
 use crate::http::{Request, Response};
 use crate::node::AgentClient;
 use crate::objects::Objects;
-use crate::pipeline::{Core, Flow};
+use crate::pipeline::Core;
 use crate::quota::Quotas;
 use crate::tls::{self, ServingCertificate, TlsError};
 
@@ -92,9 +94,10 @@ impl Server {
             store,
             cache,
             quotas: Quotas::new(objects.clone()),
+            flow: Flow::new(objects.clone()),
             objects,
             table,
-            flow: Flow::new(),
+            audit: Audit::new(config.security.audit.as_ref()).map_err(ServerError::Setup)?,
             metrics: Default::default(),
             openapi: Default::default(),
             summaries: Default::default(),
@@ -171,6 +174,7 @@ impl Server {
         if tokio::time::timeout(drain, connections.wait()).await.is_err() {
             tracing::info!("connections that did not end in time are cut");
         }
+        self.core.audit.flush().await;
         self.background.cancel();
         Ok(())
     }
@@ -195,6 +199,7 @@ impl Server {
             .map(|list| PeerCertificates::new(list.iter().map(|c| c.clone().into_owned()).collect()));
         let core = self.core.clone();
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(PeerAddress(peer));
             if let Some(certificates) = &certificates {
                 request.extensions_mut().insert(certificates.clone());
             }

@@ -267,8 +267,8 @@ const LINES: &[Line] = &[
     namespaced(RESOURCE, "ResourceClaimTemplate", "resourceclaimtemplates").idle(),
     cluster(RESOURCE, "ResourceSlice", "resourceslices").idle(),
 
-    cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]).idle(),
-    cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS]).idle(),
+    cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]),
+    cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS]),
 
     cluster(METRICS, "NodeMetrics", "nodes").virtual_(READ),
     namespaced(METRICS, "PodMetrics", "pods").virtual_(READ),

@@ -44,6 +44,16 @@ pub enum Decision {
     NoOpinion(String),
 }
 
+impl Decision {
+    /// Why it is allowed, or upstream's 403.
+    pub fn into_result(self, attributes: &Attributes<'_>) -> Result<String, ApiError> {
+        match self {
+            Self::Allow(reason) => Ok(reason),
+            Self::Deny(reason) | Self::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
+        }
+    }
+}
+
 /// One source of rights.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
@@ -76,10 +86,7 @@ impl AuthorizerChain {
 
     /// Refuses with upstream's 403 what is not allowed.
     pub async fn require(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        match self.decide(attributes).await {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(forbidden(attributes, &reason)),
-        }
+        self.decide(attributes).await.into_result(attributes).map(|_| ())
     }
 }
 

@@ -64,6 +64,11 @@ impl Cache {
         rows.entry(name.into()).or_insert_with(empty).clone()
     }
 
+    /// How many objects a row has. Anybody may ask for any name: a row is not made for that.
+    pub fn row_length(&self, name: &str) -> usize {
+        self.rows.read().get(name).map_or(0, |row| row.len())
+    }
+
     /// All rows that hold or held something.
     pub fn rows(&self) -> Vec<(Box<str>, Arc<RowCache>)> {
         self.rows.read().iter().map(|(name, row)| (name.clone(), row.clone())).collect()

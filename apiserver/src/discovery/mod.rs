@@ -33,7 +33,7 @@ pub(crate) async fn answer(core: &Arc<Core>, request: &Parts, query: &Query) -> 
         "/metrics" => Ok(respond::with_type(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            body::full(core.metrics.render(&core.cache)),
+            body::full(core.metrics.render(&core.cache, &core.flow)),
         )),
         "" => Ok(respond::value(StatusCode::OK, &paths(core), Encoding::Json)),
         "/.well-known/openid-configuration" => Ok(openid::configuration(&core.config.service_account.issuer)),

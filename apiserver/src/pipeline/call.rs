@@ -1,6 +1,5 @@
 //! One request about a resource, and what it is aimed at.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::{ApiError, ResourceTable, Row, Scope, ServedVersion, Subresource};
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use schema::Schema;
 
 use super::no_such_path;
+use crate::audit::Notes;
 use crate::auth::UserInfo;
 use crate::http::negotiate::Form;
 use crate::http::query::Query;
@@ -33,7 +33,7 @@ pub(crate) struct Call {
     /// What the sender should hear though the request succeeds.
     pub warnings: Mutex<Vec<String>>,
     /// What the audit log says beside the request.
-    pub annotations: Mutex<BTreeMap<String, String>>,
+    pub annotations: Notes,
 }
 
 impl Call {
@@ -49,7 +49,7 @@ impl Call {
             duplicates: Mutex::default(),
             source: Mutex::default(),
             warnings: Mutex::default(),
-            annotations: Mutex::default(),
+            annotations: Notes::default(),
         }
     }
 

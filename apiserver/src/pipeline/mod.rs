@@ -7,8 +7,6 @@
 //! ```
 //!
 //! From patch to store it retries as a whole when the object has changed meanwhile.
-//!
-//! Not yet: audit is a line of the debug log, flow control is one limit for all writes and one for all lists.
 
 mod call;
 mod change;
@@ -17,7 +15,6 @@ mod commit;
 pub(crate) mod decode;
 mod delete;
 mod endpoint;
-mod flow;
 mod intent;
 mod options;
 mod read;
@@ -41,17 +38,18 @@ pub(crate) use call::{Call, Target, now, row_name, schema_of};
 pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use flow::Flow;
 pub(crate) use options::{DeleteOptions, WriteOptions, delete_options, write_options};
 pub(crate) use read::{filter, list_options};
 
 use crate::admission::AdmissionChain;
+use crate::audit::{Audit, Notes};
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, Credentials, PeerCertificates, UserInfo, authenticate, impersonated};
 use crate::authz::{Attributes, AuthorizerChain};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::discovery::OpenApi;
+use crate::flow::Flow;
 use crate::http::negotiate::{Encoding, negotiate};
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
@@ -77,6 +75,7 @@ pub(crate) struct Core {
     pub reviewers: Reviewers,
     pub tokens: Arc<ServiceAccountTokens>,
     pub flow: Flow,
+    pub audit: Audit,
     pub quotas: Quotas,
     pub metrics: Metrics,
     pub openapi: OpenApi,
@@ -123,19 +122,68 @@ impl Core {
         query: Query,
     ) -> Result<Response, Failure> {
         let (parts, content) = request.into_parts();
-        let user = self.authenticate(&parts).await?;
-        let user = match impersonated(&parts.headers, &user, &self.authorizers).await? {
-            Some(wanted) => wanted,
-            None => user,
+        let id = Audit::id(&parts.headers);
+        let notes = Notes::default();
+        let (user, actor, refusal) = match self.known(&parts).await {
+            Ok((user, actor)) => (user, actor, None),
+            Err(refusal) => (UserInfo::default(), None, Some(refusal)),
         };
         tracing::debug!(user = user.name, verb = info.verb, path = info.path, "request");
-        let _permit = self.flow.admit(info).await?;
-        self.authorizers.require(&Attributes { user: &user, info }).await?;
-        if info.is_resource {
-            self.answer_resource(Request::from_parts(parts, content), info, query, user).await
-        } else {
-            crate::discovery::answer(self, &parts, &query).await
+        let mut record = self.audit.begin(&user, actor.as_ref(), info, &parts, &id, &notes).await;
+        let request = Request::from_parts(parts, content);
+        let kept = match (refusal, &mut record) {
+            (Some(refusal), _) => Err(refusal),
+            (None, Some(record)) => record.keep_request(request).await.map_err(Failure::from),
+            (None, None) => Ok(request),
+        };
+        let answered = match kept {
+            Ok(request) => self.admitted(request, info, query, actor.unwrap_or(user), &notes).await,
+            Err(failure) => Err(failure),
+        };
+        let mut response = answered.unwrap_or_else(|failure| failure.into_response(Encoding::Json));
+        if let Some(record) = record {
+            response = record.finish(info, response).await;
         }
+        response.headers_mut().insert("audit-id", id);
+        Ok(response)
+    }
+
+    /// Who asks, and who they want to be instead.
+    async fn known(&self, parts: &Parts) -> Result<(UserInfo, Option<UserInfo>), Failure> {
+        let user = self.authenticate(parts).await?;
+        let actor = impersonated(&parts.headers, &user, &self.authorizers).await?;
+        Ok((user, actor))
+    }
+
+    /// From flow control on.
+    async fn admitted(
+        self: &Arc<Self>,
+        request: Request,
+        info: &RequestInfo,
+        query: Query,
+        user: UserInfo,
+        notes: &Notes,
+    ) -> Result<Response, Failure> {
+        let place = self.flow.admit(&user, info).await?;
+        let attributes = Attributes { user: &user, info };
+        let decision = self.authorizers.decide(&attributes).await.into_result(&attributes);
+        if self.audit.is_on() {
+            let (decided, reason) = match &decision {
+                Ok(reason) => ("allow", reason.as_str()),
+                Err(_) => ("forbid", ""),
+            };
+            let mut notes = notes.lock();
+            notes.insert("authorization.k8s.io/decision".to_string(), decided.to_string());
+            notes.insert("authorization.k8s.io/reason".to_string(), reason.to_string());
+        }
+        decision?;
+        let mut response = if info.is_resource {
+            self.answer_resource(request, info, query, user, notes).await?
+        } else {
+            crate::discovery::answer(self, &request.into_parts().0, &query).await?
+        };
+        place.tell(&mut response);
+        Ok(response)
     }
 
     async fn authenticate(&self, request: &Parts) -> Result<UserInfo, Failure> {
@@ -154,6 +202,7 @@ impl Core {
         info: &RequestInfo,
         query: Query,
         user: UserInfo,
+        notes: &Notes,
     ) -> Result<Response, Failure> {
         let target = Target::find(&self.table(), info)?;
         if let Some(connect) = crate::node::Connect::of(&target) {
@@ -161,7 +210,8 @@ impl Core {
         }
         let form = negotiate(request.headers(), &query)?;
         let (parts, content) = request.into_parts();
-        let call = Call::new(info.clone(), query, parts.headers, user, form);
+        let mut call = Call::new(info.clone(), query, parts.headers, user, form);
+        call.annotations = notes.clone();
         if let Some(warning) = deprecation(&target) {
             call.warn(warning);
         }

@@ -9,11 +9,13 @@
     reason = "all of it is test"
 )]
 
+mod audit;
 mod bindings;
 mod certificates;
 mod cluster;
 mod credentials;
 mod escalation;
+mod flow;
 mod https;
 mod impersonation;
 mod limits;

@@ -90,7 +90,7 @@ async fn an_administrator_sets_defaults_and_exemptions() {
         exempt_namespaces: vec!["kube-system".to_string()],
         exempt_runtime_classes: vec!["sandboxed".to_string()],
     };
-    let cluster = Cluster::start_with(Security { pod_security }).await;
+    let cluster = Cluster::start_with(Security { pod_security, ..Security::default() }).await;
     cluster.namespace("team").await;
     cluster.account("kube-system", "default").await;
     cluster.bind("", "cluster-admin", "user:installer").await;

@@ -1,0 +1,252 @@
+//! One priority level: so many seats, and queues of those who wait for one.
+//!
+//! Guarantees: no more seats are taken than there are, but that a request wider than all of them runs alone; a flow waits
+//! behind its own requests and takes turns with the others, so that nobody who sends much delays those who send little;
+//! how many wait is bounded; whoever gives up waiting is forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// What a level allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    pub seats: usize,
+    /// How many of a flow may wait.
+    pub per_flow: usize,
+    /// How many of all flows may.
+    pub in_all: usize,
+}
+
+/// There is no seat, and no place to wait for one; or the wait took too long.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Full;
+
+/// A priority level.
+#[derive(Debug)]
+pub(super) struct Level(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    limits: Limits,
+    taken: usize,
+    /// By flow.
+    queues: HashMap<String, VecDeque<Waiting>>,
+    /// Whose turn it is: the flows that have somebody waiting.
+    turns: VecDeque<String>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    width: usize,
+    called: oneshot::Sender<()>,
+}
+
+/// A place in a level, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    level: Arc<Level>,
+    width: usize,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut state = self.level.0.lock();
+        state.taken -= self.width;
+        state.call();
+    }
+}
+
+impl Level {
+    pub fn new(limits: Limits) -> Self {
+        let (queues, turns) = Default::default();
+        Self(Mutex::new(State { limits, taken: 0, queues, turns, waiting: 0 }))
+    }
+
+    /// Other limits from now on; those inside stay.
+    pub fn set_limits(&self, limits: Limits) {
+        let mut state = self.0.lock();
+        state.limits = limits;
+        state.call();
+    }
+
+    /// Takes a seat at once or after a wait.
+    pub async fn enter(self: &Arc<Self>, flow: &str, width: usize, at_most: Duration) -> Result<Seat, Full> {
+        let called = {
+            let mut state = self.0.lock();
+            if state.waiting == 0 && state.fits(width) {
+                state.taken += width;
+                return Ok(Seat { level: self.clone(), width });
+            }
+            state.queue(flow, width)?
+        };
+        let wait = Wait { called: Some(called), level: self.clone(), width };
+        tokio::time::timeout(at_most, wait).await.map_err(|_| Full)
+    }
+
+    /// How many seats are taken and how many wait, for the metrics.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.taken, state.waiting)
+    }
+}
+
+/// Somebody who waits.
+struct Wait {
+    /// `None` once called.
+    called: Option<oneshot::Receiver<()>>,
+    level: Arc<Level>,
+    width: usize,
+}
+
+impl Future for Wait {
+    type Output = Seat;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Seat> {
+        if let Some(called) = &mut self.called {
+            // The level keeps the other end until it calls.
+            ready!(Pin::new(called).poll(context)).unwrap_or_default();
+            self.called = None;
+        }
+        Poll::Ready(Seat { level: self.level.clone(), width: self.width })
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let Some(mut called) = self.called.take() else { return };
+        called.close();
+        if called.try_recv().is_ok() {
+            // Called just when giving up: the seat goes to the next.
+            drop(Seat { level: self.level.clone(), width: self.width });
+        } else {
+            self.level.0.lock().forget_gone();
+        }
+    }
+}
+
+impl State {
+    fn fits(&self, width: usize) -> bool {
+        self.taken == 0 || self.taken + width <= self.limits.seats
+    }
+
+    fn queue(&mut self, flow: &str, width: usize) -> Result<oneshot::Receiver<()>, Full> {
+        let length = self.queues.get(flow).map_or(0, VecDeque::len);
+        if length >= self.limits.per_flow || self.waiting >= self.limits.in_all {
+            return Err(Full);
+        }
+        let (called, receiver) = oneshot::channel();
+        if length == 0 {
+            self.turns.push_back(flow.to_string());
+        }
+        self.queues.entry(flow.to_string()).or_default().push_back(Waiting { width, called });
+        self.waiting += 1;
+        Ok(receiver)
+    }
+
+    /// Calls those whose turn it is while there are seats.
+    fn call(&mut self) {
+        while let Some(flow) = self.turns.front() {
+            let Some(width) = self.queues.get(flow).and_then(|queue| queue.front()).map(|first| first.width)
+            else {
+                self.turns.pop_front();
+                continue;
+            };
+            if !self.fits(width) {
+                return;
+            }
+            let Some(flow) = self.turns.pop_front() else { return };
+            let Some(queue) = self.queues.get_mut(&flow) else { continue };
+            let first = queue.pop_front();
+            if queue.is_empty() {
+                self.queues.remove(&flow);
+            } else {
+                self.turns.push_back(flow);
+            }
+            self.waiting -= 1;
+            if first.is_some_and(|first| first.called.send(()).is_ok()) {
+                self.taken += width;
+            }
+        }
+    }
+
+    fn forget_gone(&mut self) {
+        self.queues.values_mut().for_each(|queue| queue.retain(|waiting| !waiting.called.is_closed()));
+        self.queues.retain(|_, queue| !queue.is_empty());
+        self.turns.retain(|flow| self.queues.contains_key(flow));
+        self.waiting = self.queues.values().map(VecDeque::len).sum();
+        self.call();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn level(seats: usize) -> Arc<Level> {
+        Arc::new(Level::new(Limits { seats, per_flow: 3, in_all: 8 }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flows_take_turns_however_much_one_of_them_sends() {
+        let level = level(1);
+        let held = level.enter("greedy", 1, LONG).await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for flow in ["greedy", "greedy", "greedy", "modest"] {
+            let (level, order) = (level.clone(), order.clone());
+            tasks.push(tokio::spawn(async move {
+                let seat = level.enter(flow, 1, LONG).await.unwrap();
+                order.lock().push(flow);
+                drop(seat);
+            }));
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(level.enter("greedy", 1, LONG).await.unwrap_err(), Full, "its own queue is full");
+        drop(held);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(*order.lock(), ["greedy", "modest", "greedy", "greedy"]);
+        assert_eq!(level.load(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_gives_up_is_forgotten_and_holds_up_nobody() {
+        let level = level(2);
+        let (one, two) = (level.enter("a", 1, LONG).await.unwrap(), level.enter("a", 1, LONG).await.unwrap());
+        assert_eq!(level.enter("a", 2, Duration::from_secs(5)).await.unwrap_err(), Full);
+        assert_eq!(level.load(), (2, 0));
+        let wide = tokio::spawn({
+            let level = level.clone();
+            async move { level.enter("b", 9, LONG).await.unwrap() }
+        });
+        tokio::task::yield_now().await;
+        drop(one);
+        tokio::task::yield_now().await;
+        assert_eq!(level.load(), (1, 1), "what is wider than all seats waits until it can run alone");
+        drop(two);
+        let alone = wide.await.unwrap();
+        assert_eq!(level.load(), (9, 0));
+        drop(alone);
+        let waiting = tokio::spawn({
+            let level = level.clone();
+            async move {
+                let _held = level.enter("c", 2, LONG).await.unwrap();
+                level.enter("c", 1, LONG).await.map(|_| ())
+            }
+        });
+        tokio::task::yield_now().await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        assert_eq!(level.load(), (0, 0), "a request that is cut off gives everything back");
+    }
+}
