@@ -341,6 +341,10 @@ mod tests {
         let spec = json!({"containers": [with("200m", "")],
             "initContainers": [with("350m", ""), with("100m", "Always"), with("300m", "")]});
         assert_eq!(shown(&pod_amounts(&spec, "requests", true)), "cpu=400m");
+        let small = json!({"containers": [with("1", "")], "initContainers": [with("700m", "")]});
+        assert_eq!(shown(&pod_amounts(&small, "requests", true)), "cpu=1");
+        let whole = json!({"containers": [with("1", "")], "resources": {"requests": {"cpu": "3"}}});
+        assert_eq!(shown(&pod_amounts(&whole, "requests", true)), "cpu=3");
     }
 
     #[test]

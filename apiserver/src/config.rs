@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::admission::pod_security::PodSecurityConfig;
 use crate::audit::AuditConfig;
@@ -126,6 +127,29 @@ pub struct Security {
     pub pod_security: PodSecurityConfig,
     /// What the audit log says, if there is to be one.
     pub audit: Option<AuditConfig>,
+    /// How long clients may take for what they owe.
+    pub patience: Patience,
+}
+
+/// How long clients may take for what they owe.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For the TLS handshake.
+    pub handshake: Duration,
+    /// For the head of a request. It counts between two requests of one connection too, so it is longer than clients keep
+    /// idle connections (90 s): none is reused just as it is closed here.
+    pub head: Duration,
+    /// For the body of a request, as a whole.
+    pub body: Duration,
+    /// For reading what was sent to them: then the connection is cut. Long enough for somebody who pages through a log.
+    pub stalled: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(10), head: seconds(120), body: seconds(60), stalled: seconds(300) }
+    }
 }
 
 impl Config {

@@ -39,7 +39,7 @@ mod subresource;
 mod tls;
 mod tree;
 
-pub use config::{Config, Identity, Security, ServiceAccountKeys, ServiceRange, ServiceRangeError};
+pub use config::{Config, Identity, Patience, Security, ServiceAccountKeys, ServiceRange, ServiceRangeError};
 pub use http::request_info::RequestInfo;
 pub use objects::Objects;
 pub use server::{Server, ServerError};

@@ -13,9 +13,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::RwLock;
 use store::{Store, StoreError};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,11 +34,12 @@ use crate::pipeline::Core;
 use crate::quota::Quotas;
 use crate::tls::{self, ServingCertificate, TlsError};
 
-/// How long a client may take to send the head of a request; it counts between two requests of one connection too, so it
-/// is longer than clients keep idle connections (90 s): none is reused just as it is closed here.
-const IDLE_MAX: Duration = Duration::from_secs(120);
-/// How long a client may take to shake hands.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// So many connections at once; more are closed as they come. Each takes some tens of kilobytes.
+const CONNECTIONS_MAX: usize = 8192;
+/// So many requests at once on one connection, as upstream.
+const STREAMS_MAX: u32 = 250;
+/// What is written ahead of a client that does not read, per request; and what the head of a request may take.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Why a server cannot be built or run.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +155,7 @@ impl Server {
         let config = tls::server_config(self.serving.clone(), &self.core.config.client_ca_pem)?;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let connections = TaskTracker::new();
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -165,7 +169,15 @@ impl Server {
                     }
                 },
             };
-            connections.spawn(self.clone().connection(stream, peer, acceptor.clone()));
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "a connection was refused: there are too many");
+                continue;
+            };
+            let serving = self.clone().connection(stream, peer, acceptor.clone());
+            connections.spawn(async move {
+                serving.await;
+                drop(place);
+            });
         }
         drop(listener);
         self.core.stopping.cancel();
@@ -180,10 +192,11 @@ impl Server {
     }
 
     async fn connection(self, stream: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, %peer, "TCP_NODELAY");
+        let patience = self.core.config.security.patience;
+        if let Err(error) = set_options(&stream, patience.stalled) {
+            tracing::debug!(%error, %peer, "the options of a connection");
         }
-        let handshake = tokio::time::timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await;
+        let handshake = tokio::time::timeout(patience.handshake, acceptor.accept(stream)).await;
         let stream = match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -210,11 +223,16 @@ impl Server {
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_MAX);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(patience.head)
+            .max_buf_size(BUFFER_BYTES);
         builder
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(1000)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_send_buf_size(BUFFER_BYTES)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
@@ -230,6 +248,17 @@ impl Server {
             tracing::debug!(%error, %peer, "connection ended");
         }
     }
+}
+
+/// Small answers go out at once; who is gone, or does not read what it asked for, is let go.
+fn set_options(stream: &TcpStream, stalled: Duration) -> nix::Result<()> {
+    let seconds = u32::try_from(stalled.as_secs()).unwrap_or(u32::MAX).max(1);
+    setsockopt(stream, sockopt::TcpNoDelay, &true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &30)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &10)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &3)?;
+    setsockopt(stream, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
 }
 
 /// The pipeline as a tower service, for one user.

@@ -3,10 +3,9 @@
 //! As upstream: defaults are filled in when a pod is made and told in an annotation; a pod's sum counts its containers and
 //! sidecars together, or its largest init container if that is more.
 
-use std::collections::BTreeMap;
-
 use api::ApiError;
 use api::quantity::Quantity;
+use api::quota::{Amounts, amounts, pod_amounts};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
@@ -71,16 +70,18 @@ impl Admission for LimitRanger {
             match (kind(limit), request.row.plural.as_str()) {
                 ("Container", "pods") => {
                     for container in all_containers(object) {
-                        let has = |field| quantities(container.pointer(&format!("/resources/{field}")));
+                        let has = |field| amounts(container.pointer(&format!("/resources/{field}")));
                         check(limit, &has("requests"), Some(&has("limits")), &mut faults);
                     }
                 }
                 ("Pod", "pods") => {
-                    let (requests, limits) = (sum(object, "requests"), sum(object, "limits"));
+                    let spec = object.get("spec").unwrap_or(&Value::Null);
+                    let sum = |field| pod_amounts(spec, field, false);
+                    let (requests, limits) = (sum("requests"), sum("limits"));
                     check(limit, &requests, Some(&limits), &mut faults);
                 }
                 ("PersistentVolumeClaim", "persistentvolumeclaims") => {
-                    check(limit, &quantities(object.pointer("/spec/resources/requests")), None, &mut faults);
+                    check(limit, &amounts(object.pointer("/spec/resources/requests")), None, &mut faults);
                 }
                 _ => {}
             }
@@ -127,37 +128,12 @@ fn fill(container: &mut Value, limit: &Value, what: &str, said: &mut Vec<String>
     }
 }
 
-type Amounts = BTreeMap<String, Quantity>;
-
-fn quantities(list: Option<&Value>) -> Amounts {
-    let list = list.and_then(Value::as_object).into_iter().flatten();
-    list.filter_map(|(resource, value)| Some((resource.clone(), Quantity::from_json(value).ok()?))).collect()
-}
-
-/// What a pod needs as a whole.
-fn sum(pod: &Value, field: &str) -> Amounts {
-    let of = |container: &Value| quantities(container.pointer(&format!("/resources/{field}")));
-    let is_sidecar = |container: &&Value| container.get("restartPolicy").is_some_and(|p| p == "Always");
-    let mut total = Amounts::new();
-    let lasting = items(pod, "/spec/containers").chain(items(pod, "/spec/initContainers").filter(is_sidecar));
-    for (resource, amount) in lasting.flat_map(of) {
-        let sum = total.get(&resource).map_or(amount, |so_far| *so_far + amount);
-        total.insert(resource, sum);
-    }
-    let passing = items(pod, "/spec/initContainers").filter(|container| !is_sidecar(container));
-    for (resource, amount) in passing.flat_map(of) {
-        let most = total.get(&resource).map_or(amount, |so_far| amount.max(*so_far));
-        total.insert(resource, most);
-    }
-    total
-}
-
 /// Compares what is asked with one item of a limit range. Claims have no limits of their own.
 fn check(limit: &Value, requests: &Amounts, limits: Option<&Amounts>, faults: &mut Vec<String>) {
     let place = kind(limit);
     let (none, nothing) = (Amounts::new(), Quantity::from_milli(0));
     let asked = limits.unwrap_or(&none);
-    for (resource, least) in quantities(limit.get("min")) {
+    for (resource, least) in amounts(limit.get("min")) {
         let bound = format!("minimum {resource} usage per {place} is {least}");
         match (requests.get(&resource), asked.get(&resource)) {
             (None, _) => faults.push(format!("{bound}.  No request is specified")),
@@ -170,7 +146,7 @@ fn check(limit: &Value, requests: &Amounts, limits: Option<&Amounts>, faults: &m
             _ => {}
         }
     }
-    for (resource, most) in quantities(limit.get("max")) {
+    for (resource, most) in amounts(limit.get("max")) {
         let bound = format!("maximum {resource} usage per {place} is {most}");
         match (requests.get(&resource), asked.get(&resource)) {
             (None, _) if limits.is_none() => faults.push(format!("{bound}.  No request is specified")),
@@ -184,7 +160,7 @@ fn check(limit: &Value, requests: &Amounts, limits: Option<&Amounts>, faults: &m
             _ => {}
         }
     }
-    for (resource, ratio) in quantities(limit.get("maxLimitRequestRatio")) {
+    for (resource, ratio) in amounts(limit.get("maxLimitRequestRatio")) {
         let bound = format!("{resource} max limit to request ratio per {place} is {ratio}");
         match (
             requests.get(&resource).filter(|request| **request > nothing),
@@ -207,20 +183,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pods_sum_is_its_lasting_containers_or_its_largest_init_container() {
-        let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
-        let mut sidecar = container("100m");
-        sidecar["restartPolicy"] = "Always".into();
-        let pod = json!({"spec": {"containers": [container("200m"), container("300m")], "initContainers": [sidecar, container("1")]}});
-        assert_eq!(sum(&pod, "requests")["cpu"].milli_value(), 1000);
-        let small = json!({"spec": {"containers": [container("1")], "initContainers": [container("700m")]}});
-        assert_eq!(sum(&small, "requests")["cpu"].milli_value(), 1000);
-    }
-
-    #[test]
     fn bounds_and_ratios_are_told_in_upstreams_words() {
         let limit = json!({"type": "Container", "min": {"cpu": "100m"}, "max": {"memory": "1Gi"}, "maxLimitRequestRatio": {"cpu": "2"}});
-        let asks = |list: Value| quantities(Some(&list));
+        let asks = |list: Value| amounts(Some(&list));
         let mut faults = Vec::new();
         check(
             &limit,

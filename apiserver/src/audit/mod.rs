@@ -131,7 +131,7 @@ impl Record {
     /// Tells how it ended; for what goes on after its beginning, when it does.
     pub async fn finish(mut self, info: &RequestInfo, response: Response) -> Response {
         let code = response.status().as_u16();
-        let streams = info.verb == "watch" || ["log", "proxy"].contains(&info.subresource.as_str());
+        let streams = info.verb == "watch" || info.streams() && code != 101;
         let (parts, content) = response.into_parts();
         if streams && parts.status.is_success() {
             self.tell(Stage::ResponseStarted, Some(code)).await;

@@ -234,10 +234,7 @@ fn opened_change(keys: &Keys, change: &Change) -> Result<Change, StoreError> {
 }
 
 fn opened_event(keys: &Keys, event: WatchEvent) -> Result<WatchEvent, StoreError> {
-    let is_secret = |change: &Change| match change {
-        Change::Put { entry, .. } => entry.key.starts_with(SECRETS),
-        Change::Delete { key, .. } => key.starts_with(SECRETS),
-    };
+    let is_secret = |change: &Change| change.key().starts_with(SECRETS);
     match event {
         WatchEvent::Changes { revision, changes } if changes.iter().any(is_secret) => {
             let changes: Result<Vec<_>, _> =

@@ -91,9 +91,7 @@ impl Flow {
 
     /// Waits for a turn; 429 when there is none in time.
     pub async fn admit(&self, user: &UserInfo, info: &RequestInfo) -> Result<Admitted, Failure> {
-        if info.is_resource
-            && matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
-        {
+        if info.streams() {
             return Ok(Admitted::default());
         }
         let plan = self.plan();

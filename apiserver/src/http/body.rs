@@ -3,13 +3,15 @@
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use api::{ApiError, Reason};
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use tokio::time::Sleep;
 
 use super::{BoxError, RequestBody, ResponseBody};
 
@@ -55,6 +57,47 @@ async fn drain(mut body: RequestBody) {
             Some(rest) => left = rest,
             None => return,
         }
+    }
+}
+
+/// A body that has to be there in time.
+struct Timed {
+    body: RequestBody,
+    end: Pin<Box<Sleep>>,
+    at_most: Duration,
+}
+
+/// A request's body that fails when it is not whole within some time.
+pub(crate) fn timed(body: RequestBody, at_most: Duration) -> RequestBody {
+    if body.is_end_stream() {
+        return body;
+    }
+    Timed { body, end: Box::pin(tokio::time::sleep(at_most)), at_most }.boxed_unsync()
+}
+
+impl Body for Timed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let timed = self.get_mut();
+        match Pin::new(&mut timed.body).poll_frame(context) {
+            Poll::Pending if timed.end.as_mut().poll(context).is_ready() => {
+                Poll::Ready(Some(Err(format!("it did not come whole within {:?}", timed.at_most).into())))
+            }
+            frame => frame,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -38,6 +38,12 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
+    /// Whether the request is for a stream, which lasts as long as both sides like.
+    pub fn streams(&self) -> bool {
+        self.is_resource
+            && matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+    }
+
     /// Reads a request line.
     pub(crate) fn parse(method: &Method, raw_path: &str, query: &Query) -> Self {
         let mut info = Self { path: decode(raw_path, false), verb: plain_verb(method), ..Self::default() };

@@ -110,7 +110,9 @@ impl AgentClient {
             .header(http::header::HOST, address.authority())
             .body(Empty::<bytes::Bytes>::new())
             .map_err(|e| ApiError::internal(e.to_string()))?;
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let answered = tokio::time::timeout(CONNECT_MAX, sender.send_request(request)).await;
+        let mute = |_| unreachable(&address.authority(), "it does not answer: i/o timeout");
+        let response = answered.map_err(mute)?.map_err(broken)?;
         let code = response.status();
         let body = Limited::new(response.into_body(), DOCUMENT_BYTES_MAX).collect().await;
         connection.abort();

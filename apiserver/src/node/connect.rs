@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{ApiError, Reason, Verb};
 use http::header::{
@@ -25,6 +26,9 @@ use crate::pipeline::{Core, Target, method_not_allowed};
 
 /// So much of an agent's refusal is passed on.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// How long an agent may take to begin an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A kind of stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +100,14 @@ pub(crate) async fn connect(
     };
     let request = outgoing(request, &route)?;
     if streaming::is_upgrade(request.headers()) {
-        let response = streaming::proxy_upgrade(request, upstream).await.map_err(|e| bad_gateway(&e))?;
+        let upgrade = tokio::time::timeout(ANSWER_MAX, streaming::proxy_upgrade(request, upstream)).await;
+        let response = upgrade.map_err(|_| mute(&route))?.map_err(|e| bad_gateway(&e))?;
         return Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()));
     }
-    let response = forward(request, upstream).await?;
+    // What is behind a proxy may think as long as it likes.
+    let answer_max = if kind == Connect::Log { ANSWER_MAX } else { Duration::MAX };
+    let answered = tokio::time::timeout(answer_max, forward(request, upstream)).await;
+    let response = answered.map_err(|_| mute(&route))??;
     if kind == Connect::Log && !response.status().is_success() {
         return Err(log_failure(response).await);
     }
@@ -232,6 +240,12 @@ async fn forward(request: Request, upstream: Upstream) -> Result<Response, Failu
         parts.headers.remove(name);
     }
     Ok(Response::from_parts(parts, content.map_err(Into::into).boxed_unsync()))
+}
+
+/// An agent that takes a connection and says nothing.
+fn mute(route: &Route) -> Failure {
+    let why = format!("{} does not answer: i/o timeout", route.address.authority());
+    ApiError::new(Reason::ServiceUnavailable, format!("error trying to reach the backend: {why}")).into()
 }
 
 fn bad_gateway(error: &dyn std::error::Error) -> Failure {

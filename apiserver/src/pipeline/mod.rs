@@ -130,6 +130,8 @@ impl Core {
         };
         tracing::debug!(user = user.name, verb = info.verb, path = info.path, "request");
         let mut record = self.audit.begin(&user, actor.as_ref(), info, &parts, &id, &notes).await;
+        let patience = self.config.security.patience.body;
+        let content = if info.streams() { content } else { body::timed(content, patience) };
         let request = Request::from_parts(parts, content);
         let kept = match (refusal, &mut record) {
             (Some(refusal), _) => Err(refusal),

@@ -9,6 +9,7 @@
     reason = "all of it is test"
 )]
 
+mod agents;
 mod audit;
 mod bindings;
 mod certificates;

@@ -8,6 +8,7 @@
     reason = "all of it is test"
 )]
 
+mod bad_clients;
 mod bad_input;
 mod custom;
 mod deletion;

@@ -1,0 +1,205 @@
+//! Clients that dawdle, send without end or do not read: each gets a clear answer or a closed connection, and others notice
+//! nothing. Over real TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use apiserver::{Patience, Security};
+use pki::Leaf;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::server::{CONFIG_MAPS, TestServer, config_map};
+
+/// A server that listens, and whoever connects to it as an administrator.
+struct Front {
+    test: TestServer,
+    address: SocketAddr,
+    connector: TlsConnector,
+    _stop: DropGuard,
+}
+
+const SOON: Duration = Duration::from_secs(60);
+
+impl Front {
+    async fn new(patience: Patience) -> Self {
+        let first = TestServer::start().await;
+        let security = Security { patience, ..Security::default() };
+        let test = first.with(apiserver::Config { security, ..first.config.clone() }).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let (server, stopped) = (test.server.clone(), stop.clone());
+        tokio::spawn(async move { server.serve(listener, stopped).await });
+        let authority = test.authority();
+        let pair =
+            authority.issue(&Leaf::client("admin", Some("system:masters")), jiff::Timestamp::now()).unwrap();
+        let chain =
+            CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes()).map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
+        let config =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(chain, key)
+                .unwrap();
+        Self { test, address, connector: TlsConnector::from(Arc::new(config)), _stop: stop.drop_guard() }
+    }
+
+    async fn connect(&self) -> TlsStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        self.connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap()
+    }
+
+    /// Sends bytes, and reads until the server closes the connection.
+    async fn exchange(&self, sent: &[u8]) -> String {
+        let mut stream = self.connect().await;
+        // The server may close before it has read everything.
+        let _cut = stream.write_all(sent).await;
+        read_to_end(&mut stream).await
+    }
+
+    async fn others_are_served(&self) {
+        let mut stream = self.connect().await;
+        stream.write_all(b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let answer = read_to_end(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+}
+
+async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
+    let mut answer = Vec::new();
+    // A reset instead of an orderly end is an end too.
+    let _cut =
+        tokio::time::timeout(SOON, stream.read_to_end(&mut answer)).await.expect("the connection is closed");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn short() -> Patience {
+    let second = Duration::from_secs(1);
+    Patience { handshake: second, head: second, body: second, stalled: second }
+}
+
+#[tokio::test]
+async fn who_never_shakes_hands_or_ends_a_head_is_let_go() {
+    let front = Front::new(short()).await;
+    let mut silent = TcpStream::connect(front.address).await.unwrap();
+    assert_eq!(read_to_end(&mut silent).await, "");
+    front.exchange(b"GET /version HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
+    front.others_are_served().await;
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_refused() {
+    let front = Front::new(Patience::default()).await;
+    let mut head = b"GET /version HTTP/1.1\r\nhost: x\r\n".to_vec();
+    for number in 0..90 {
+        head.extend(format!("x-{number}: {}\r\n", "a".repeat(4000)).bytes());
+    }
+    let answer = front.exchange(&head).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    front.others_are_served().await;
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_not_waited_for() {
+    let front = Front::new(short()).await;
+    let head = format!(
+        "POST {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{\"kind\""
+    );
+    let answer = front.exchange(head.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("did not come whole within 1s"),
+        "{answer}"
+    );
+    front.others_are_served().await;
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_answered_and_not_kept() {
+    let front = Front::new(Patience::default()).await;
+    let length = 4 * 1024 * 1024;
+    let mut request = format!("POST {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+    request.resize(request.len() + length, b' ');
+    let answer = front.exchange(&request).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("RequestEntityTooLarge"), "{answer}");
+}
+
+#[tokio::test]
+async fn what_numbers_and_names_say_twice_or_too_large_is_refused_by_name() {
+    let test = TestServer::start().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let with_replicas =
+        |replicas: &str| format!("{{\"metadata\":{{\"name\":\"d\"}},\"spec\":{{\"replicas\":{replicas}}}}}");
+    for replicas in ["1e400", "99999999999999999999", "1.5", "-0.1"] {
+        let answer = test.send("POST", deployments, "application/json", with_replicas(replicas)).await;
+        assert_eq!(answer.code, 400, "{replicas}: {}", answer.body);
+        assert_eq!(answer.body["kind"], "Status");
+    }
+    let twice = "{\"metadata\":{\"name\":\"m\"},\"data\":{\"a\":\"1\",\"a\":\"2\"}}";
+    let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+    let answer = test.send("POST", &strict, "application/json", twice).await.expect(400);
+    assert!(answer["message"].as_str().unwrap().contains("duplicate field"), "{answer}");
+}
+
+/// How much memory this process takes.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_that_nobody_reads_cost_little_and_hold_up_nobody() {
+    const WATCHES: usize = 300;
+    let front = Front::new(Patience { stalled: Duration::from_secs(5), ..Patience::default() }).await;
+    let mut stalled = Vec::new();
+    for _ in 0..WATCHES {
+        let mut stream = front.connect().await;
+        let request = format!("GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stalled.push(stream);
+    }
+    let before = resident_bytes();
+    // 20 MB of events; a queue per watch would hold 6 GB of them.
+    let mut big = config_map("big");
+    for round in 0..100 {
+        big["data"] = json!({"filler": "x".repeat(200_000), "round": round.to_string()});
+        let code = match round {
+            0 => front.test.post(CONFIG_MAPS, &big).await.code,
+            _ => front.test.put(&format!("{CONFIG_MAPS}/big"), &big).await.code,
+        };
+        assert!(code == 200 || code == 201, "{code}");
+    }
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 1_000_000_000, "{} MB more", grown / 1_000_000);
+    front.others_are_served().await;
+    // Who does not read is let go: the gauge of watches falls to nothing.
+    let gone = async {
+        loop {
+            let metrics = front.test.get("/metrics").await.expect(200);
+            let name = "apiserver_longrunning_requests{verb=\"WATCH\",resource=\"configmaps\"} ";
+            let line = metrics
+                .as_str()
+                .unwrap_or_default()
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::to_string);
+            if line.as_deref().is_none_or(|count| count == "0") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), gone).await.expect("stalled connections are closed");
+    drop(stalled);
+}
