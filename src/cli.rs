@@ -305,6 +305,33 @@ pub struct CommonOptions {
     /// The file that audit events are appended to, one JSON object per line
     #[arg(long, value_name = "FILE")]
     pub audit_log_path: Option<PathBuf>,
+    /// Users of this OpenID Connect issuer are let in; needs --oidc-client-id
+    #[arg(long, value_name = "URL")]
+    pub oidc_issuer_url: Option<String>,
+    /// For whom the issuer's tokens have to be
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// The claim that is the user's name [default: sub]
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_username_claim: Option<String>,
+    /// What is put before it; `-` for nothing [default: the issuer's URL and #, nothing for email]
+    #[arg(long, value_name = "TEXT")]
+    pub oidc_username_prefix: Option<String>,
+    /// The claim that lists the user's groups
+    #[arg(long, value_name = "CLAIM")]
+    pub oidc_groups_claim: Option<String>,
+    /// What is put before each group
+    #[arg(long, value_name = "TEXT")]
+    pub oidc_groups_prefix: Option<String>,
+    /// Claims that tokens must have, as key=value
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    pub oidc_required_claim: Option<Vec<String>>,
+    /// Who vouches for the issuer's server, PEM [default: whom the machine trusts]
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// How tokens may be signed [default: RS256]
+    #[arg(long, value_delimiter = ',', value_name = "ALGORITHM")]
+    pub oidc_signing_algs: Option<Vec<String>>,
     /// error, warn, info, debug or trace, also per part: `info,kubelet=debug` [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,

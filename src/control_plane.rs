@@ -107,25 +107,8 @@ fn server_config(settings: &Settings, pki: &ClusterPki) -> anyhow::Result<apiser
         node_ports: 30000..=32767,
         cluster_domain: CLUSTER_DOMAIN.to_string(),
         drain_seconds: DRAIN_SECONDS,
-        security: security(settings)?,
+        security: settings.security.load()?,
     })
-}
-
-/// What the administrator's files say about who is let do what.
-fn security(settings: &Settings) -> anyhow::Result<apiserver::Security> {
-    let mut security = apiserver::Security::default();
-    if let Some(path) = &settings.admission_control_config_file {
-        let problem = || format!("--admission-control-config-file {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(problem)?;
-        security.pod_security = apiserver::admission::read_admission_config(&text).with_context(problem)?;
-    }
-    if let Some((policy, log)) = &settings.audit {
-        let problem = || format!("--audit-policy-file {}", policy.display());
-        let text = std::fs::read_to_string(policy).with_context(problem)?;
-        let policy = apiserver::audit::AuditPolicy::read(&text).with_context(problem)?;
-        security.audit = Some(apiserver::audit::AuditConfig { policy, path: log.clone() });
-    }
-    Ok(security)
 }
 
 /// The controllers' settings. Without an authority nothing is signed and no root certificate is published.

@@ -14,6 +14,7 @@ mod node;
 mod preflight;
 mod renewal;
 mod roles;
+mod security;
 mod server;
 mod service;
 mod settings;

@@ -7,6 +7,7 @@ use anyhow::{Context, bail, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::cli::{CommonOptions, StoreKind};
+use crate::security::{OidcSettings, SecuritySettings};
 
 /// The API level that everything here speaks.
 pub const KUBERNETES_VERSION: &str = "v1.36.0";
@@ -38,9 +39,7 @@ pub struct Settings {
     /// `None` is the agent's own default.
     pub eviction_hard: Option<kubelet::Thresholds>,
     pub node_monitor_grace_seconds: u64,
-    pub admission_control_config_file: Option<PathBuf>,
-    /// The policy and the log.
-    pub audit: Option<(PathBuf, PathBuf)>,
+    pub security: SecuritySettings,
     pub log_level: String,
 }
 
@@ -148,11 +147,28 @@ impl Settings {
                 .map(|text| text.parse().context("--eviction-hard"))
                 .transpose()?,
             node_monitor_grace_seconds: pick!(node_monitor_grace_seconds).unwrap_or(40),
-            admission_control_config_file: pick!(admission_control_config_file),
-            audit: match (pick!(audit_policy_file), pick!(audit_log_path)) {
-                (None, None) => None,
-                (Some(policy), Some(log)) => Some((policy, log)),
-                _ => bail!("--audit-policy-file and --audit-log-path need each other"),
+            security: SecuritySettings {
+                admission_control_config_file: pick!(admission_control_config_file),
+                audit: match (pick!(audit_policy_file), pick!(audit_log_path)) {
+                    (None, None) => None,
+                    (Some(policy), Some(log)) => Some((policy, log)),
+                    _ => bail!("--audit-policy-file and --audit-log-path need each other"),
+                },
+                oidc: match (pick!(oidc_issuer_url), pick!(oidc_client_id)) {
+                    (None, None) => None,
+                    (Some(issuer_url), Some(client_id)) => Some(OidcSettings {
+                        issuer_url,
+                        client_id,
+                        username_claim: pick!(oidc_username_claim).unwrap_or("sub".into()),
+                        username_prefix: pick!(oidc_username_prefix),
+                        groups_claim: pick!(oidc_groups_claim),
+                        groups_prefix: pick!(oidc_groups_prefix).unwrap_or_default(),
+                        required_claims: pick!(oidc_required_claim).unwrap_or_default(),
+                        authority_file: pick!(oidc_ca_file),
+                        algorithms: pick!(oidc_signing_algs).unwrap_or(vec!["RS256".into()]),
+                    }),
+                    _ => bail!("--oidc-issuer-url and --oidc-client-id need each other"),
+                },
             },
             log_level: pick!(log_level).unwrap_or("info".into()),
             data_dir,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::admission::pod_security::PodSecurityConfig;
 use crate::audit::AuditConfig;
+use crate::auth::OidcConfig;
 
 /// A certificate chain and its private key, both PEM.
 #[derive(Clone, PartialEq, Eq)]
@@ -127,6 +128,8 @@ pub struct Security {
     pub pod_security: PodSecurityConfig,
     /// What the audit log says, if there is to be one.
     pub audit: Option<AuditConfig>,
+    /// An issuer outside whose users are let in, if there is one.
+    pub oidc: Option<OidcConfig>,
     /// How long clients may take for what they owe.
     pub patience: Patience,
 }

@@ -8,7 +8,7 @@ use crate::admission::{
     RuntimeClass, ServiceAccount,
 };
 use crate::auth::service_account::ServiceAccountTokens;
-use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate};
+use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate, Oidc};
 use crate::authz::node::NodeAuthorizer;
 use crate::authz::rbac::Rbac;
 use crate::authz::{AuthorizerChain, Masters};
@@ -51,17 +51,18 @@ impl Plugins {
         ];
         let admission = AdmissionChain::new(plugins, objects);
         let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));
+        let mut authenticators: Vec<Arc<dyn Authenticator>> =
+            vec![Arc::new(ClientCertificate::new(&config.client_ca_pem)?), tokens.clone(), bootstrap.clone()];
+        let oidc = config.security.oidc.clone().map(Oidc::new).transpose()?.map(Arc::new);
+        authenticators.extend(oidc.clone().map(|oidc| oidc as Arc<dyn Authenticator>));
         Ok(Self {
-            authenticators: vec![
-                Arc::new(ClientCertificate::new(&config.client_ca_pem)?),
-                tokens.clone(),
-                bootstrap.clone(),
-            ],
+            authenticators,
             reviewers: Reviewers {
                 authorizers: authorizers.clone(),
                 rbac,
                 tokens: tokens.clone(),
                 bootstrap,
+                oidc,
             },
             authorizers,
             admission,

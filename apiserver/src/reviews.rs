@@ -6,7 +6,7 @@ use api::{ApiError, FieldError};
 use serde_json::{Value, json};
 
 use crate::auth::service_account::ServiceAccountTokens;
-use crate::auth::{BootstrapTokens, UserInfo};
+use crate::auth::{BootstrapTokens, Oidc, Refused, UserInfo};
 use crate::authz::rbac::{Rbac, Rule};
 use crate::authz::{Attributes, AuthorizerChain, Decision};
 use crate::http::request_info::RequestInfo;
@@ -22,6 +22,8 @@ pub struct Reviewers {
     pub tokens: Arc<ServiceAccountTokens>,
     /// Or that of a joining node?
     pub bootstrap: Arc<BootstrapTokens>,
+    /// Or that of somebody whom an issuer outside knows?
+    pub oidc: Option<Arc<Oidc>>,
 }
 
 impl Reviewers {
@@ -102,6 +104,14 @@ impl Reviewers {
         status
     }
 
+    /// Who a token stands for that this server has not signed.
+    async fn foreign(&self, token: &str) -> Result<Option<UserInfo>, Refused> {
+        match (self.bootstrap.verify(token).await?, &self.oidc) {
+            (None, Some(oidc)) => oidc.verify(token).await,
+            (known, _) => Ok(known),
+        }
+    }
+
     async fn token(&self, spec: &Value) -> Result<Value, ApiError> {
         let token = spec.get("token").and_then(Value::as_str).unwrap_or_default();
         if token.is_empty() {
@@ -110,8 +120,8 @@ impl Reviewers {
         let audiences = spec.get("audiences").and_then(Value::as_array).into_iter().flatten();
         let audiences: Vec<String> = audiences.filter_map(Value::as_str).map(str::to_string).collect();
         let known = match self.tokens.verify_current(token, &audiences).await {
-            // Tokens of this kind name no audience: they are for this server.
-            Ok(None) => match self.bootstrap.verify(token).await {
+            // Tokens of these kinds name no audience of ours: they are for this server.
+            Ok(None) => match self.foreign(token).await {
                 Ok(Some(_)) if !audiences.is_empty() && !self.tokens.is_own_audience(&audiences) => Ok(None),
                 Ok(user) => Ok(user.map(|user| (user, vec![self.tokens.default_audience().to_string()]))),
                 Err(refused) => Err(refused),

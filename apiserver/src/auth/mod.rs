@@ -6,6 +6,7 @@
 mod bootstrap_token;
 mod client_certificate;
 mod impersonation;
+mod oidc;
 pub mod service_account;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,8 @@ use http::HeaderMap;
 pub use bootstrap_token::BootstrapTokens;
 pub use client_certificate::{ClientCertificate, PeerCertificates};
 pub(crate) use impersonation::impersonated;
+pub use jsonwebtoken::Algorithm;
+pub use oidc::{Oidc, OidcConfig};
 
 /// The group of every authenticated user.
 pub const AUTHENTICATED: &str = "system:authenticated";

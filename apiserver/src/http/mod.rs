@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod negotiate;
+pub(crate) mod outgoing;
 pub(crate) mod query;
 pub mod request_info;
 pub(crate) mod respond;

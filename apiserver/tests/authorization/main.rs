@@ -21,6 +21,7 @@ mod https;
 mod impersonation;
 mod limits;
 mod nodes;
+mod oidc;
 mod pod_security;
 mod quotas;
 mod reviews;
