@@ -170,8 +170,14 @@ impl AdmissionChain {
         request: &AdmissionRequest<'_>,
         object: Option<&Value>,
     ) -> Result<(), ApiError> {
+        let streams = request.operation == Operation::Connect;
         for plugin in self.plugins.iter() {
-            plugin.validate(request, object).await?;
+            // The options of a stream are no object that a rule of ours is about.
+            plugin.validate(request, object.filter(|_| !streams)).await?;
+        }
+        if streams || request.operation == Operation::Delete {
+            // There is nothing to change, but they may refuse.
+            self.mutating.validate(request, object).await?;
         }
         self.validating.validate(request, object).await
     }

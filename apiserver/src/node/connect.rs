@@ -12,6 +12,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
 
 use super::agent::{AgentAddress, Upstream};
 use super::route::{Route, route};
@@ -23,6 +24,7 @@ use crate::http::request_info::RequestInfo;
 use crate::http::respond::Failure;
 use crate::http::{BoxError, Request, Response, body};
 use crate::pipeline::{Core, Target, method_not_allowed};
+use crate::tree::set;
 
 /// So much of an agent's refusal is passed on.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
@@ -90,7 +92,7 @@ pub(crate) async fn connect(
     if verb == Verb::Get && matches!(kind, Connect::Exec | Connect::Attach | Connect::PortForward) {
         require_create(core, &user, &target).await?;
     }
-    admit(core, &user, &target, kind).await?;
+    admit(core, &user, query, &target, kind).await?;
     let route = route(core, query, request.uri(), &target, kind)?;
     let upstream = if route.is_agent {
         core.agents.dial_agent(&route.address).await?
@@ -156,7 +158,40 @@ async fn log_failure(response: Response) -> Failure {
     ApiError::new(reason, text.trim()).into()
 }
 
-async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> Result<(), Failure> {
+/// The options of a stream as the object that webhooks see.
+fn options(query: &Query, target: &Target, kind: Connect) -> Option<Value> {
+    let (_, version, name) = target.subresource()?.body?;
+    let mut options = json!({"kind": name, "apiVersion": version});
+    let mut say = |field: &str, value: Value| set(&mut options, &[field], value);
+    match kind {
+        Connect::Exec | Connect::Attach => {
+            for field in ["stdin", "stdout", "stderr", "tty"].into_iter().filter(|field| query.flag(field)) {
+                say(field, true.into());
+            }
+            if let Some(container) = query.get_nonempty("container") {
+                say("container", container.into());
+            }
+            if kind == Connect::Exec {
+                say("command", query.all("command").collect::<Vec<_>>().into());
+            }
+        }
+        Connect::PortForward => {
+            let ports =
+                query.all("ports").flat_map(|list| list.split(',')).filter_map(|port| port.parse().ok());
+            say("ports", ports.collect::<Vec<u16>>().into());
+        }
+        _ => say("path", format!("/{}", target.remainder).into()),
+    }
+    Some(options)
+}
+
+async fn admit(
+    core: &Core,
+    user: &UserInfo,
+    query: &Query,
+    target: &Target,
+    kind: Connect,
+) -> Result<(), Failure> {
     if kind == Connect::Log {
         return Ok(());
     }
@@ -174,7 +209,7 @@ async fn admit(core: &Core, user: &UserInfo, target: &Target, kind: Connect) -> 
         warnings: &warnings,
         annotations: &annotations,
     };
-    Ok(core.admission.validate(&admission, None).await?)
+    Ok(core.admission.validate(&admission, options(query, target, kind).as_ref()).await?)
 }
 
 /// The request as the other side gets it: another path, no credentials, nothing that is about this connection only.

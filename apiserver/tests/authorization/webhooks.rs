@@ -227,6 +227,19 @@ async fn deletions_are_asked_about_and_services_are_found() {
         (&asked["operation"], &asked["object"], &asked["oldObject"]["data"]),
         (&json!("DELETE"), &Value::Null, &json!({"own": "1"}))
     );
+    let exec = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/exec"]}]);
+    let hook = world.hook("/refuse", json!({"rules": exec}));
+    world.mutating("m", json!([hook])).await;
+    world.cluster.account("default", "default").await;
+    world.cluster.pod("default", "p", "", json!({})).await;
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&stdin=true";
+    admin.post(path, &Value::Null).await.refused();
+    let asked = world.server.last("/refuse")["request"].clone();
+    assert_eq!(
+        asked["object"],
+        json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "command": ["sh", "-c"]})
+    );
+    assert_eq!((&asked["subResource"], &asked["kind"]["kind"]), (&json!("exec"), &json!("PodExecOptions")));
     // A webhook that refuses everything can still be removed.
     admin.delete(&format!("{CONFIGURATIONS}/validatingwebhookconfigurations/v")).await.expect(200);
     admin.delete(&format!("{MAPS}/m")).await.expect(200);

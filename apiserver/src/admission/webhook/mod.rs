@@ -7,8 +7,8 @@
 //! business, so that a broken one can be removed, and neither is what the API server writes by itself.
 //!
 //! Not yet: conditions in CEL. A webhook with conditions is treated as one that cannot be asked, which its failure policy
-//! decides about: it is never taken for one without. Absent: mutating webhooks on deletions and streams, which have no
-//! object to change; the options of a stream as its object.
+//! decides about: it is never taken for one without. Deletions and streams have nothing to change: mutating webhooks are
+//! asked about them as validating ones are.
 
 mod call;
 mod hook;
@@ -158,8 +158,15 @@ impl Webhooks {
         let namespace = self.namespace_of(request);
         let concerned =
             hooks.iter().filter_map(|hook| Some((hook, hook.concerns(request, object, namespace.as_ref())?)));
-        let asked = concerned
-            .map(|(hook, version)| async move { self.verdict(hook, request, object, &version).await });
+        let asked = concerned.map(|(hook, version)| async move {
+            match self.verdict(hook, request, object, &version).await? {
+                Some(Verdict { patch: Some(_), .. }) => Err(ApiError::internal(format!(
+                    "Internal error occurred: admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                    hook.name
+                ))),
+                _ => Ok(()),
+            }
+        });
         join_all(asked).await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 

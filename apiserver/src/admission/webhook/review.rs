@@ -24,7 +24,13 @@ pub(super) fn question(
         Operation::Delete => ("DELETE", "DeleteOptions"),
         Operation::Connect => ("CONNECT", ""),
     };
-    let kind = |version: &ServedVersion| json!({"group": version.group, "version": version.version, "kind": request.row.kind});
+    // A stream's object is its options, which are of another kind.
+    let streams = request.operation == Operation::Connect;
+    let body = request.row.subresource(request.subresource).and_then(|subresource| subresource.body);
+    let kind = |version: &ServedVersion| match body.filter(|_| streams) {
+        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
+        None => json!({"group": version.group, "version": version.version, "kind": request.row.kind}),
+    };
     let resource = |version: &ServedVersion| json!({"group": version.group, "version": version.version, "resource": request.row.plural});
     let shown = |object: Option<&Value>| {
         let mut object = object.cloned()?;
