@@ -158,15 +158,19 @@ impl Delta<'_> {
             return Ok(None);
         }
         let change: Amounts = change.into_iter().filter(|(name, _)| hard.contains_key(name)).collect();
-        let unknown: Vec<&str> =
-            change.keys().map(String::as_str).filter(|name| !used.contains_key(*name)).collect();
+        let nothing = Quantity::from_milli(0);
+        let (known, unknown): (Amounts, Amounts) =
+            change.into_iter().partition(|(name, _)| used.contains_key(name));
+        // What is given back is not counted yet either.
+        let unknown: Vec<String> =
+            unknown.into_iter().filter(|(_, more)| *more > nothing).map(|(name, _)| name).collect();
         if !unknown.is_empty() {
             return Err(refused(format!(
                 "status unknown for quota: {name}, resources: {}",
                 unknown.join(",")
             )));
         }
-        let nothing = Quantity::from_milli(0);
+        let change = known;
         let mut after = used.clone();
         add(&mut after, &change);
         after.values_mut().for_each(|amount| *amount = (*amount).max(nothing));

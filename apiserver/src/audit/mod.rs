@@ -116,10 +116,9 @@ impl Audit {
 }
 
 impl Record {
-    /// Keeps what was sent, where the policy wants it.
-    pub async fn keep_request(&mut self, request: Request) -> Result<Request, ApiError> {
-        let streams = streaming::is_upgrade(request.headers());
-        if self.decision.level < AuditLevel::Request || streams {
+    /// Keeps what was sent, where the policy wants it. What is sent on to others is left alone.
+    pub async fn keep_request(&mut self, info: &RequestInfo, request: Request) -> Result<Request, ApiError> {
+        if self.decision.level < AuditLevel::Request || info.streams() {
             return Ok(request);
         }
         let (parts, content) = request.into_parts();

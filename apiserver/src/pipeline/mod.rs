@@ -135,7 +135,7 @@ impl Core {
         let request = Request::from_parts(parts, content);
         let kept = match (refusal, &mut record) {
             (Some(refusal), _) => Err(refusal),
-            (None, Some(record)) => record.keep_request(request).await.map_err(Failure::from),
+            (None, Some(record)) => record.keep_request(info, request).await.map_err(Failure::from),
             (None, None) => Ok(request),
         };
         let answered = match kept {

@@ -191,6 +191,17 @@ async fn a_write_that_an_uncounted_quota_lets_through_makes_the_count_start_over
     counted["status"] = json!({"hard": {"configmaps": "1"}, "used": {"configmaps": "0"}});
     let path = format!("{QUOTAS}/q/status");
     admin.put(&path, &counted).await.expect(409);
+    // What goes away needs no count.
+    let limits_only = json!({"status": {"hard": {"configmaps": "1"}}});
+    admin.merge(&path, &limits_only).await.expect(200);
+    let refused = admin
+        .post(
+            "/api/v1/namespaces/team/configmaps",
+            &json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "n"}}),
+        )
+        .await;
+    assert!(refused.refused().contains("status unknown for quota: q, resources: configmaps"));
+    admin.delete("/api/v1/namespaces/team/configmaps/m").await.expect(200);
     tokio::time::timeout(Duration::from_secs(30), admin.delete(&format!("{QUOTAS}/q")))
         .await
         .unwrap()

@@ -85,18 +85,19 @@ async fn read_to_end(stream: &mut (impl AsyncReadExt + Unpin)) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn short() -> Patience {
-    let second = Duration::from_secs(1);
-    Patience { handshake: second, head: second, body: second, stalled: second }
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn who_never_shakes_hands_is_let_go() {
+    let front = Front::new(Patience { handshake: SECOND, ..Patience::default() }).await;
+    let mut silent = TcpStream::connect(front.address).await.unwrap();
+    assert_eq!(read_to_end(&mut silent).await, "");
 }
 
 #[tokio::test]
-async fn who_never_shakes_hands_or_ends_a_head_is_let_go() {
-    let front = Front::new(short()).await;
-    let mut silent = TcpStream::connect(front.address).await.unwrap();
-    assert_eq!(read_to_end(&mut silent).await, "");
+async fn who_never_ends_a_head_is_let_go() {
+    let front = Front::new(Patience { head: SECOND, ..Patience::default() }).await;
     front.exchange(b"GET /version HTTP/1.1\r\nhost: x\r\nx-slow: ").await;
-    front.others_are_served().await;
 }
 
 #[tokio::test]
@@ -113,7 +114,7 @@ async fn a_head_without_end_is_refused() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
-    let front = Front::new(short()).await;
+    let front = Front::new(Patience { body: SECOND, ..Patience::default() }).await;
     let head = format!(
         "POST {CONFIG_MAPS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{{\"kind\""
     );
