@@ -17,13 +17,8 @@ pub async fn run(settings: Settings, server: String, token: Option<String>) -> a
         .await
         .with_context(|| format!("cannot join {server}"))?;
     let client = identities::client_of_certificate(&server, &member.authority_pem, &member.client_pair)?;
-    let access = NodeAccess {
-        kubelet: client.clone(),
-        proxy: client.clone(),
-        dns: client,
-        authority_pem: member.authority_pem,
-        serving_pair: member.serving_pair,
-    };
+    let access =
+        NodeAccess { client, authority_pem: member.authority_pem, serving_pair: member.serving_pair };
     let mut parts = Parts::new();
     node::start(&settings, access, &mut parts).await?;
     info!(node = settings.node_name, server, "the agent runs");

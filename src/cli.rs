@@ -26,7 +26,7 @@ pub enum Command {
     Down(DownOptions),
     /// As `down`, and remove every file as well
     Uninstall(UninstallOptions),
-    /// Create or list the tokens that let nodes join
+    /// Create, list or delete the tokens that let nodes join
     Token(TokenOptions),
     /// Care for the data: copies, checks, and the move to another store
     Store(StoreOptions),
@@ -134,6 +134,19 @@ pub enum TokenAction {
         /// How many hours it is good for
         #[arg(long, default_value_t = 24, value_name = "HOURS")]
         hours: u32,
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+    /// List the tokens by their ids; what is secret about them is not shown
+    List {
+        #[command(flatten)]
+        common: Box<CommonOptions>,
+    },
+    /// Take tokens back: no node joins with them any more
+    Delete {
+        /// Their ids, as `list` shows them
+        #[arg(required = true)]
+        ids: Vec<String>,
         #[command(flatten)]
         common: Box<CommonOptions>,
     },

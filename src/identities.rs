@@ -8,8 +8,6 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 pub const SCHEDULER: &str = "system:kube-scheduler";
 pub const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
-pub const PROXY: &str = "system:kube-proxy";
-pub const DNS: &str = "system:gantry-dns";
 pub const NODES_GROUP: &str = "system:nodes";
 
 /// The identity of a node's agent.

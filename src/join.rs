@@ -80,13 +80,7 @@ pub async fn ensure_membership(
 pub async fn access_of_kubeconfig(settings: &Settings, path: &Path) -> anyhow::Result<NodeAccess> {
     let (client, authority_pem) = identities::client_and_authority(path).await?;
     let serving_pair = ensure_serving_pair(settings, &client).await?;
-    Ok(NodeAccess {
-        kubelet: client.clone(),
-        proxy: client.clone(),
-        dns: client,
-        authority_pem,
-        serving_pair,
-    })
+    Ok(NodeAccess { client, authority_pem, serving_pair })
 }
 
 /// The certificate that the agent API shows: the stored one, or a new one that the cluster signs.

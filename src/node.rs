@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use client::Informers;
 use network::{Cidr, NodeNetwork};
 use pki::CertificateAndKey;
 
@@ -15,14 +16,10 @@ use crate::settings::{CLUSTER_DOMAIN, KUBERNETES_VERSION, Settings};
 /// The name by which this binary is the network's plugin for other runtimes.
 const CNI_PLUGIN: &str = "gantry-cni";
 
-/// How a node's parts reach the API server and whom they believe.
+/// How a node's parts reach the API server, all as the node, and whom they believe.
 pub struct NodeAccess {
     /// Acts as the node.
-    pub kubelet: kube::Client,
-    /// Acts as the service proxy.
-    pub proxy: kube::Client,
-    /// Acts as cluster DNS.
-    pub dns: kube::Client,
+    pub client: kube::Client,
     /// Signs the clients that the agent API believes.
     pub authority_pem: String,
     /// What the agent API shows.
@@ -31,27 +28,30 @@ pub struct NodeAccess {
 
 /// Starts everything that a node runs.
 pub async fn start(settings: &Settings, access: NodeAccess, parts: &mut Parts) -> anyhow::Result<()> {
-    start_kubelet(settings, &access, parts).await?;
-    start_proxy(settings, access.proxy, parts)?;
+    let informers = start_kubelet(settings, &access, parts).await?;
+    start_proxy(settings, informers.clone(), parts)?;
     let mut dns = network::dns::Config::new(&settings.instance, CLUSTER_DOMAIN, settings.dns_address());
     dns.cluster_networks = vec![cidr(&settings.pod_cidr)?, cidr(&settings.service_cidr)?];
-    parts.start("cluster DNS", network::dns::run(dns, access.dns, parts.shutdown()));
+    let shutdown = parts.shutdown();
+    parts.start("cluster DNS", async move { network::dns::run_with(dns, &informers, shutdown).await });
     Ok(())
 }
 
-/// Starts the agent with the pod network and, unless another is named, the container runtime below it.
+/// Starts the agent with the pod network and, unless another is named, the container runtime below it. What it watches,
+/// other parts of the node can share.
 pub async fn start_kubelet(
     settings: &Settings,
     access: &NodeAccess,
     parts: &mut Parts,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Informers> {
+    let informers = Informers::new(access.client.clone(), parts.shutdown());
     let ip = node_ipv4(settings)?;
     let pods = cidr(&settings.pod_cidr)?;
     let services = cidr(&settings.service_cidr)?;
     let mut config =
         network::Config::new(&settings.instance, &settings.node_name, ip, settings.data_dir.clone(), pods);
     config.service_cidr = Some(services);
-    let network = NodeNetwork::start(config, access.kubelet.clone(), parts.shutdown())
+    let network = NodeNetwork::start_with(config, &informers, parts.shutdown())
         .await
         .context("cannot set up the pod network")?;
     let endpoint = match &settings.runtime_endpoint {
@@ -70,16 +70,18 @@ pub async fn start_kubelet(
         kubelet.image_loader =
             Some(Arc::new(kubelet::ContainerdLoader::new(&kubelet.runtime_endpoint, scratch)));
     }
-    parts.start("kubelet", kubelet::run(kubelet, access.kubelet.clone(), parts.shutdown()));
-    Ok(())
+    let (shared, shutdown) = (informers.clone(), parts.shutdown());
+    parts.start("kubelet", async move { kubelet::run_with(kubelet, &shared, shutdown).await });
+    Ok(informers)
 }
 
 /// Starts the service proxy.
-pub fn start_proxy(settings: &Settings, client: kube::Client, parts: &mut Parts) -> anyhow::Result<()> {
+pub fn start_proxy(settings: &Settings, informers: Informers, parts: &mut Parts) -> anyhow::Result<()> {
     let mut proxy = kube_proxy::Config::new(&settings.instance, &settings.node_name, node_ipv4(settings)?);
     proxy.cluster_cidr = Some(cidr(&settings.pod_cidr)?);
     proxy.service_cidr = Some(cidr(&settings.service_cidr)?);
-    parts.start("kube-proxy", kube_proxy::run(proxy, client, parts.shutdown()));
+    let shutdown = parts.shutdown();
+    parts.start("kube-proxy", async move { kube_proxy::run_with(proxy, &informers, shutdown).await });
     Ok(())
 }
 

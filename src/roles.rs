@@ -160,7 +160,8 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<Ended> {
         }
         Role::KubeProxy(options) => {
             let client = identities::client_of_kubeconfig(&options.kubeconfig).await?;
-            node::start_proxy(&settings, client, &mut parts)?;
+            let informers = client::Informers::new(client, parts.shutdown());
+            node::start_proxy(&settings, informers, &mut parts)?;
         }
     }
     parts.run_until(stop_signal()).await

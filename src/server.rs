@@ -58,10 +58,7 @@ fn local_access(settings: &Settings, control_plane: &ControlPlane) -> anyhow::Re
         }
     };
     Ok(NodeAccess {
-        kubelet: control_plane
-            .client(&identities::node_user(&settings.node_name), &[identities::NODES_GROUP]),
-        proxy: control_plane.client(identities::PROXY, &[]),
-        dns: control_plane.client(identities::DNS, &[]),
+        client: control_plane.client(&identities::node_user(&settings.node_name), &[identities::NODES_GROUP]),
         authority_pem: control_plane.pki.authority.certificate_pem().to_string(),
         serving_pair,
     })

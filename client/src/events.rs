@@ -58,7 +58,7 @@ struct Happening {
 /// Records events of one component. Cheap to clone.
 #[derive(Clone)]
 pub struct EventRecorder {
-    sender: Option<mpsc::Sender<Happening>>,
+    sender: mpsc::Sender<Happening>,
 }
 
 impl EventRecorder {
@@ -67,12 +67,7 @@ impl EventRecorder {
         let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
         let source = EventSource { component: Some(component.into()), host: host.map(Into::into) };
         tokio::spawn(write_events(client, source, receiver, shutdown));
-        Self { sender: Some(sender) }
-    }
-
-    /// A recorder that records nothing, for tests.
-    pub fn disabled() -> Self {
-        Self { sender: None }
+        Self { sender }
     }
 
     /// Records that something happened to an object of a kind known at compile time.
@@ -91,7 +86,6 @@ impl EventRecorder {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let Some(sender) = &self.sender else { return };
         let happening = Happening {
             about,
             kind,
@@ -99,7 +93,7 @@ impl EventRecorder {
             message: shorten(message.into()),
             at: Timestamp::now(),
         };
-        if let Err(error) = sender.try_send(happening) {
+        if let Err(error) = self.sender.try_send(happening) {
             debug!(%error, reason, "event dropped");
         }
     }

@@ -1,8 +1,9 @@
 //! Cron jobs: create jobs by a schedule.
 //!
 //! A job's name is made of its scheduled minute, so one run is never created twice, whatever the caches show. After a gap only the
-//! latest missed run is made up, if its deadline allows. Schedules without a time zone follow the machine's UTC clock.
+//! latest missed run is made up, if its deadline allows. Schedules without a time zone follow UTC.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::common::{Context, Reconciled};
 
 const WORKERS: usize = 5;
 const SCHEDULED_AT: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
+/// Where a machine has its time zones.
+const ZONES: &str = "/usr/share/zoneinfo";
 /// So many missed runs point to a clock that jumped.
 const MISSED_MAX: usize = 100;
 
@@ -215,11 +218,20 @@ fn when(spec: &CronJobSpec) -> Result<(Schedule, TimeZone), (&'static str, Strin
     })?;
     let name = spec.time_zone.clone().or_else(|| schedule.zone().map(Into::into));
     let zone = match name.as_deref() {
-        None | Some("UTC" | "Etc/UTC") => TimeZone::UTC,
-        Some(name) => TimeZone::get(name)
-            .map_err(|problem| ("UnknownTimeZone", format!("invalid timeZone: {name:?}: {problem}")))?,
+        None => TimeZone::UTC,
+        Some(name) => zone(name).ok_or_else(|| {
+            ("UnknownTimeZone", format!("invalid timeZone: {name:?}: unknown time zone {name}"))
+        })?,
     };
     Ok((schedule, zone))
+}
+
+/// A time zone by this machine's data where it has some, which is newer when a country has just moved its clocks.
+fn zone(name: &str) -> Option<TimeZone> {
+    // A name that is known leads nowhere else.
+    let built_in = api::cron::zone(name)?;
+    let installed = std::fs::read(Path::new(ZONES).join(name)).ok();
+    Some(installed.and_then(|data| TimeZone::tzif(name, &data).ok()).unwrap_or(built_in))
 }
 
 /// The latest run that should have happened since the last one.

@@ -4,8 +4,9 @@
 //! shared informers and applies the actions. Writes carry the version or UID they were decided on, so a stale cache leads
 //! to a conflict and a retry, never to a wrong write.
 //!
-//! Not yet: horizontal autoscaling, persistent volume binding and attaching.
+//! Not yet: persistent volume binding and attaching.
 
+mod autoscaler;
 mod certificates;
 mod cluster_role_aggregation;
 mod common;
@@ -140,6 +141,7 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(daemon_set::run);
     controllers.start(stateful_set::run);
     controllers.start(disruption::run);
+    controllers.start(autoscaler::run);
     controllers.start(job::run);
     controllers.start(cron_job::run);
     controllers.start(endpoints::run);

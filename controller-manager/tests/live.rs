@@ -18,6 +18,7 @@ use client::{Change, Informers, Scope};
 use controller_manager::{Config, SigningAuthority};
 use hollow::Hollow;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -434,4 +435,35 @@ async fn a_quota_counts_what_was_there_before_it_and_bounds_what_a_replica_set_m
     assert_eq!(used("count/replicasets.apps").await.as_deref(), Some("1"));
     world.api::<ReplicaSet>().delete("many", &DeleteParams::default()).await.unwrap();
     eventually("everything is given back", || async { used("pods").await.filter(|n| n == "0") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_autoscaler_keeps_a_workload_within_its_bounds_and_says_what_it_cannot_measure() {
+    let world = World::new(1).await;
+    let (_stop, _running) = world.start_controllers();
+    for (name, replicas) in [("large", 4), ("fitting", 1)] {
+        world.create::<Deployment>(deployment(name, replicas, json!({}))).await;
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});
+        let spec = json!({"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 2});
+        world.create::<HorizontalPodAutoscaler>(json!({"metadata": {"name": name}, "spec": spec})).await;
+    }
+    eventually("the large one is brought down to the maximum", || async {
+        let replicas = world.api::<Deployment>().get("large").await.unwrap().spec.unwrap().replicas;
+        (replicas == Some(2)).then_some(())
+    })
+    .await;
+    let status = async |name: &str| {
+        world.api::<HorizontalPodAutoscaler>().get(name).await.unwrap().status.unwrap_or_default()
+    };
+    eventually("the large one's step is told", || async {
+        status("large").await.last_scale_time.map(|_| ())
+    })
+    .await;
+    // Nobody measures hollow nodes.
+    eventually("the fitting one's want of metrics is told", || async {
+        let conditions = status("fitting").await.conditions.unwrap_or_default();
+        let active = conditions.into_iter().find(|condition| condition.type_ == "ScalingActive")?;
+        (active.reason? == "FailedGetResourceMetric").then_some(())
+    })
+    .await;
 }

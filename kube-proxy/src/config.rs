@@ -1,9 +1,12 @@
 //! Settings of the service proxy, checked once.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use netlink::Cidr;
+
+/// Where load balancers and people ask about the proxy's health, as upstream.
+const HEALTHZ_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 10256);
 
 /// Settings of [`crate::run`].
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ impl Config {
             cluster_cidr: None,
             service_cidr: None,
             node_port_addresses: Vec::new(),
-            healthz_address: None,
+            healthz_address: Some(HEALTHZ_ADDRESS),
             coalesce: Duration::from_millis(10),
         }
     }

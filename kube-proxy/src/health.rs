@@ -11,10 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::Error;
-
 /// With changes waiting for longer than this the proxy counts as unhealthy.
 const BEHIND_MAX: Duration = Duration::from_secs(60);
+const BIND_AGAIN_AFTER: Duration = Duration::from_secs(30);
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// When the first change came that is not yet carried out; `None`: all are. Before the first sync the proxy is behind.
@@ -41,20 +40,25 @@ impl Health {
     }
 }
 
-/// Starts answering. Fails at once if the address cannot be had.
-pub(crate) async fn serve(
-    address: SocketAddr,
-    health: Health,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    tokio::spawn(accept(listener, shutdown, move |path| {
+/// Answers until `shutdown`. An address that cannot be had is tried again: the services matter more than this.
+pub(crate) async fn serve(address: SocketAddr, health: Health, shutdown: CancellationToken) {
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) => tracing::warn!(%address, %error, "cannot listen for health checks; trying again"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(BIND_AGAIN_AFTER) => {}
+        }
+    };
+    let look = move |path: &str| {
         let healthy = health.is_healthy();
         let body = if healthy { "ok" } else { "rules are behind the services" }.to_owned();
         let known = ["/healthz", "/livez", "/readyz"].contains(&path);
         known.then_some(Answer { healthy, content_type: "text/plain", body })
-    }));
-    Ok(())
+    };
+    accept(listener, shutdown, look).await;
 }
 
 /// Answers requests until `shutdown`.

@@ -38,7 +38,7 @@ pub async fn run_with(
 ) -> Result<(), Error> {
     let health = Health::new();
     if let Some(address) = config.healthz_address {
-        health::serve(address, health.clone(), shutdown.clone()).await?;
+        tokio::spawn(health::serve(address, health.clone(), shutdown.clone()));
     }
     allow_local_node_ports();
     let sources = Sources::new(informers, &config.node_name);

@@ -42,7 +42,6 @@ impl Node {
         let mut config = Config::new("gt", "n1", host.ip);
         config.cluster_cidr = Some(cluster);
         config.service_cidr = Some("10.96.0.0/16".parse().unwrap());
-        config.healthz_address = Some("127.0.0.1:10256".parse().unwrap());
         tokio::spawn(kube_proxy::run(config, api.client(), stop.clone()));
         Self { network, api, stop }
     }

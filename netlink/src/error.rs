@@ -50,12 +50,6 @@ impl Error {
         matches!(self, Self::Kernel { errno: libc::EEXIST, .. })
     }
 
-    /// True when the caller lacks the privilege.
-    #[must_use]
-    pub fn is_permission(&self) -> bool {
-        matches!(self, Self::Kernel { errno: libc::EPERM | libc::EACCES, .. })
-    }
-
     /// The kernel's error number, if it was the kernel that refused.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {

@@ -14,7 +14,7 @@ use netlink::netns;
 use netlink::nft;
 use netlink::route::{Address, AddressScope, Mac, Neighbour, Route, RouteSocket, Veth};
 
-use crate::lease::{Lease, Leases, Owner};
+use crate::lease::{Lease, Leases};
 use crate::names::{Names, POD_ROUTE_PROTOCOL};
 use crate::request::{Addresses, AttachRequest, Protocol};
 use crate::state::NodeState;
@@ -37,14 +37,12 @@ pub(crate) fn attach(
     leases: &Leases,
     state: &NodeState,
     request: &AttachRequest,
-    owner: Owner,
 ) -> Result<Addresses, Error> {
     let namespace = netns::open(&request.namespace_path)?;
     let wanted = Lease {
         address: Ipv4Addr::UNSPECIFIED,
         id: request.id.clone(),
         pod: format!("{}/{}", request.pod_namespace, request.pod_name),
-        owner,
         port_mappings: request.port_mappings.clone(),
         created_ms: 0,
     };

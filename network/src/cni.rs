@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::attach::{self, GATEWAY};
-use crate::lease::{Leases, Owner};
+use crate::lease::Leases;
 use crate::names::Names;
 use crate::request::{Addresses, AttachRequest, PortMapping, Protocol};
 use crate::state::NodeState;
@@ -214,7 +214,7 @@ fn add(
         interface: interface.clone(),
     };
     let leases = Leases::open(&directory.join("leases"))?;
-    let addresses = attach::attach(&Names::new(&state.instance), &leases, state, &request, Owner::Cni)?;
+    let addresses = attach::attach(&Names::new(&state.instance), &leases, state, &request)?;
     Ok(result(&config.cni_version, &addresses, &interface, &namespace))
 }
 
@@ -374,10 +374,7 @@ mod tests {
             assert_eq!(result["ips"][0]["address"], "10.244.3.2/32");
             assert_eq!(call("ADD", "0.4.0").unwrap().unwrap()["ips"][0]["version"], "4");
             let leases = runtime.block_on(network.leases()).unwrap();
-            assert_eq!(
-                (leases.len(), leases[0].pod.as_str(), leases[0].owner),
-                (1, "default/web", Owner::Cni)
-            );
+            assert_eq!((leases.len(), leases[0].pod.as_str()), (1, "default/web"));
             call("CHECK", "1.0.0").unwrap();
             assert!(call("STATUS", "1.0.0").unwrap().is_none());
             call("DEL", "1.0.0").unwrap();

@@ -25,16 +25,6 @@ use crate::request::PortMapping;
 /// The first addresses of a node's range: its own on the overlay, and one that people take for a gateway.
 const RESERVED: u32 = 2;
 
-/// Who asked for a lease, and so knows when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Owner {
-    /// The agent's own runtime.
-    Agent,
-    /// A foreign runtime, through the CNI plugin.
-    Cni,
-}
-
 /// An address and who has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,8 +35,6 @@ pub struct Lease {
     pub id: String,
     /// Namespace and name of the pod, for people.
     pub pod: String,
-    /// Who asked.
-    pub owner: Owner,
     /// Ports of the host that lead to the pod.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
@@ -245,7 +233,6 @@ mod tests {
             address: Ipv4Addr::UNSPECIFIED,
             id: id.to_owned(),
             pod: "default/web".to_owned(),
-            owner: Owner::Agent,
             port_mappings: Vec::new(),
             created_ms: 0,
         }

@@ -34,7 +34,7 @@ pub use cleanup::{cleanup, leftovers};
 pub use cni::{LOOPBACK, cni_main, write_conflist};
 pub use config::{Config, Mode};
 pub use error::Error;
-pub use lease::{Lease, Owner};
+pub use lease::Lease;
 pub use names::Names;
 pub use netlink::Cidr;
 pub use node_network::NodeNetwork;

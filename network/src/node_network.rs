@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attach;
 use crate::config::{Config, Mode, VXLAN_OVERHEAD};
-use crate::lease::{Lease, Leases, Owner};
+use crate::lease::{Lease, Leases};
 use crate::names::Names;
 use crate::peers::{self, Peer, Plan};
 use crate::request::{Addresses, AttachRequest};
@@ -82,7 +82,7 @@ impl NodeNetwork {
         blocking(move || {
             let state = shared.state.borrow().clone().ok_or(Error::NotReady)?;
             let _guard = (!request.port_mappings.is_empty()).then(|| shared.table.lock());
-            attach::attach(&shared.names, &shared.leases, &state, &request, Owner::Agent)
+            attach::attach(&shared.names, &shared.leases, &state, &request)
         })
         .await
     }
@@ -127,18 +127,6 @@ impl NodeNetwork {
     pub async fn leases(&self) -> Result<Vec<Lease>, Error> {
         let shared = self.shared.clone();
         blocking(move || shared.leases.all()).await
-    }
-
-    /// Disconnects the sandboxes that the agent asked for before `as_of` and that are not in `live`: what a crash between two steps left.
-    /// Returns their ids. Take `as_of` before asking the runtime for its sandboxes.
-    pub async fn reconcile(&self, live: HashSet<String>, as_of: SystemTime) -> Result<Vec<String>, Error> {
-        let shared = self.shared.clone();
-        blocking(move || {
-            let leaked =
-                shared.leases.void(as_of, |lease| lease.owner != Owner::Agent || live.contains(&lease.id))?;
-            shared.release_all(&leaked)
-        })
-        .await
     }
 }
 
@@ -185,15 +173,15 @@ impl Shared {
         // A younger one may be about to get its device, by this process or the CNI plugin.
         let as_of = SystemTime::now() - ATTACHING_MAX;
         let gone = self.leases.void(as_of, |lease| links.contains(&self.names.pod_device(&lease.id)))?;
-        self.release_all(&gone).map(|_| ())
+        self.release_all(&gone)
     }
 
-    fn release_all(&self, leases: &[Lease]) -> Result<Vec<String>, Error> {
+    fn release_all(&self, leases: &[Lease]) -> Result<(), Error> {
         for lease in leases {
             tracing::info!(pod = lease.pod, address = %lease.address, "releasing the address of a sandbox that is gone");
             attach::detach(&self.names, &self.leases, &lease.id)?;
         }
-        Ok(leases.iter().map(|lease| lease.id.clone()).collect())
+        Ok(())
     }
 
     /// Takes over the range that the cluster assigned to this node.

@@ -191,7 +191,7 @@ const LINES: &[Line] = &[
     namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS),
     namespaced(CORE, "PodTemplate", "podtemplates"),
     namespaced(CORE, "ReplicationController", "replicationcontrollers").short(&["rc"]).all()
-        .sub(&[SCALE, STATUS]).idle(),
+        .sub(&[SCALE, STATUS]),
     namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]),
     namespaced(CORE, "Secret", "secrets"),
     namespaced(CORE, "ServiceAccount", "serviceaccounts").short(&["sa"])
@@ -216,7 +216,7 @@ const LINES: &[Line] = &[
     cluster(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews").virtual_(CREATE),
 
     namespaced(AUTOSCALING, "HorizontalPodAutoscaler", "horizontalpodautoscalers").short(&["hpa"]).all()
-        .sub(&[STATUS]).idle(),
+        .sub(&[STATUS]),
 
     namespaced(BATCH, "CronJob", "cronjobs").short(&["cj"]).all().sub(&[STATUS]),
     namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]),

@@ -1,7 +1,5 @@
 //! From two tables to the transaction between them.
 
-use std::collections::BTreeMap;
-
 use super::expression::value;
 use super::table::type_and_len;
 use super::{
@@ -307,13 +305,4 @@ pub(super) fn comment_userdata(comment: &str) -> Vec<u8> {
     bytes.extend_from_slice(cut.as_bytes());
     bytes.push(0);
     bytes
-}
-
-/// Counts of elements per set, for logs and tests.
-impl Table {
-    /// How many elements each set has.
-    #[must_use]
-    pub fn element_counts(&self) -> BTreeMap<&str, usize> {
-        self.sets.iter().map(|(name, set)| (name.as_str(), set.elements.len())).collect()
-    }
 }

@@ -123,7 +123,6 @@ fn no_zone_in_schedule(errors: &mut Errors, object: &Value) {
     }
 }
 
-/// Whether the zone exists is known only where there are zone files; here its form is checked.
 fn time_zone(errors: &mut Errors, path: &Path, zone: &str) {
     if zone.is_empty() {
         return errors.invalid(path, zone, "timeZone must be nil or non-empty string");
@@ -138,6 +137,9 @@ fn time_zone(errors: &mut Errors, path: &Path, zone: &str) {
     }
     if zone.eq_ignore_ascii_case("local") {
         let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
-        errors.invalid(path, zone, detail);
+        return errors.invalid(path, zone, detail);
+    }
+    if crate::cron::zone(zone).is_none() {
+        errors.invalid(path, zone, format!("unknown time zone {zone}"));
     }
 }
