@@ -16,6 +16,7 @@ mod tree;
 mod upload;
 mod verbs;
 mod writing;
+mod yaml;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

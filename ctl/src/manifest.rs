@@ -80,8 +80,7 @@ pub fn split(source: &str, text: &str) -> anyhow::Result<Vec<Document>> {
         if blank {
             continue;
         }
-        let object: Value =
-            serde_saphyr::from_str(&part).map_err(|error| parse_error(source, first_line, &error))?;
+        let object = crate::yaml::read(&part).map_err(|error| parse_error(source, first_line, &error))?;
         if object.is_null() {
             continue;
         }

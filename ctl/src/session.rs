@@ -132,11 +132,9 @@ impl Session {
             if selection.selector.is_some() {
                 bail!("error: name cannot be provided when a selector is specified");
             }
-            return names
-                .iter()
-                .map(|name| self.target(first, name))
-                .collect::<anyhow::Result<_>>()
-                .map(Asked::Named);
+            let each =
+                first.split(',').flat_map(|kind| names.iter().map(move |name| self.target(kind, name)));
+            return each.collect::<anyhow::Result<_>>().map(Asked::Named);
         }
         let mut resources = Vec::new();
         for word in first.split(',') {

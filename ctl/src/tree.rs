@@ -44,6 +44,34 @@ pub fn shown(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).map(plain).unwrap_or_default()
 }
 
+/// The items of a list as one text.
+pub fn joined(object: &Value, pointer: &str, separator: &str) -> String {
+    items(object, pointer).map(plain).collect::<Vec<_>>().join(separator)
+}
+
+/// The items of a list as Go writes them: `[a b]`.
+pub fn listed(object: &Value, pointer: &str) -> String {
+    format!("[{}]", joined(object, pointer, " "))
+}
+
+/// What a rule is about, once per kind and group: the group, the kind as the rule has it, and `kind.group/part`.
+pub fn rule_kinds(rule: &Value) -> Vec<(&str, &str, String)> {
+    let mut groups: Vec<&str> = items(rule, "/apiGroups").filter_map(Value::as_str).collect();
+    if groups.is_empty() {
+        groups.push("");
+    }
+    let mut all = Vec::new();
+    for kind in items(rule, "/resources").filter_map(Value::as_str) {
+        let (plural, part) = kind.split_once('/').unwrap_or((kind, ""));
+        for group in &groups {
+            let dot = if group.is_empty() { "" } else { "." };
+            let slash = if part.is_empty() { "" } else { "/" };
+            all.push((*group, kind, format!("{plural}{dot}{group}{slash}{part}")));
+        }
+    }
+    all
+}
+
 /// A label selector as text: `app=web,tier in (a,b),!old`; `<none>` for one that is not there.
 pub fn selector(selector: &Value) -> String {
     if selector.is_null() {

@@ -1,5 +1,6 @@
 //! Objects as pages for people: what they are, how they are, and what happened to them.
 
+mod certificate_request;
 mod containers;
 pub mod events;
 mod generic;
@@ -8,6 +9,7 @@ mod node;
 pub mod page;
 mod plain;
 mod pod;
+mod policy;
 mod volumes;
 mod workloads;
 
@@ -62,6 +64,9 @@ async fn write(session: &Session, object: &Value, page: &mut Page) {
         ("autoscaling", "HorizontalPodAutoscaler") => workloads::autoscaler(object, page),
         ("policy", "PodDisruptionBudget") => workloads::disruption_budget(object, page),
         ("", "Service") => network::service(session, object, page).await,
+        ("discovery.k8s.io", "EndpointSlice") => network::endpoint_slice(object, page),
+        ("networking.k8s.io", "NetworkPolicy") => policy::network_policy(object, page),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificate_request::write(object, page),
         ("networking.k8s.io", "Ingress") => network::ingress(session, object, page).await,
         ("", "Node") => node::write(session, object, page).await,
         ("", "ConfigMap") => plain::config_map(object, page),

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::page::{Page, or_none};
+use super::page::{Page, or_none, or_unset};
 use crate::session::Session;
-use crate::tree::{items, labels, number, shown, text};
+use crate::tree::{items, joined, labels, number, shown, text};
 
 const SHOWN_ENDPOINTS: usize = 3;
 
@@ -14,10 +14,10 @@ pub async fn service(session: &Session, object: &Value, page: &mut Page) {
     page.field("Selector", labels(object, "/spec/selector"));
     page.field("Type", text(object, "/spec/type"));
     page.field_if("IP Family Policy", text(object, "/spec/ipFamilyPolicy"));
-    page.field("IP Families", or_none(&joined(object, "/spec/ipFamilies")));
+    page.field("IP Families", or_none(&joined(object, "/spec/ipFamilies", ",")));
     page.field("IP", text(object, "/spec/clusterIP"));
-    page.field("IPs", or_none(&joined(object, "/spec/clusterIPs")));
-    page.field_if("External IPs", joined(object, "/spec/externalIPs"));
+    page.field("IPs", or_none(&joined(object, "/spec/clusterIPs", ",")));
+    page.field_if("External IPs", joined(object, "/spec/externalIPs", ","));
     page.field_if("Desired LoadBalancer IP", text(object, "/spec/loadBalancerIP"));
     page.field_if("External Name", text(object, "/spec/externalName"));
     page.field_if("LoadBalancer Ingress", load_balancer(object));
@@ -38,16 +38,8 @@ pub async fn service(session: &Session, object: &Value, page: &mut Page) {
     page.field_if("External Traffic Policy", text(object, "/spec/externalTrafficPolicy"));
     page.field_if("Internal Traffic Policy", text(object, "/spec/internalTrafficPolicy"));
     page.field_if("HealthCheck NodePort", shown(object, "/spec/healthCheckNodePort"));
-    page.field_if("LoadBalancer Source Ranges", joined(object, "/spec/loadBalancerSourceRanges"));
+    page.field_if("LoadBalancer Source Ranges", joined(object, "/spec/loadBalancerSourceRanges", ","));
     page.field_if("Traffic Distribution", text(object, "/spec/trafficDistribution"));
-}
-
-fn or_unset(text: &str) -> &str {
-    if text.is_empty() { "<unset>" } else { text }
-}
-
-fn joined(object: &Value, pointer: &str) -> String {
-    items(object, pointer).filter_map(Value::as_str).collect::<Vec<_>>().join(",")
 }
 
 fn load_balancer(object: &Value) -> String {
@@ -91,6 +83,37 @@ fn endpoints(slices: &Value, port_name: &str) -> String {
     if more > 0 { format!("{told} + {more} more...") } else { told }
 }
 
+/// Writes an endpoint slice.
+pub fn endpoint_slice(object: &Value, page: &mut Page) {
+    page.head(object);
+    page.field("AddressType", text(object, "/addressType"));
+    if items(object, "/ports").next().is_none() {
+        page.line(0, "Ports: <unset>");
+    } else {
+        page.line(0, "Ports:");
+        page.line(1, "Name\tPort\tProtocol");
+        page.line(1, "----\t----\t--------");
+    }
+    for port in items(object, "/ports") {
+        let cells = ["/name", "/port", "/protocol"].map(|field| or_unset(&shown(port, field)).to_string());
+        page.line(1, cells.join("\t"));
+    }
+    let any = items(object, "/endpoints").next().is_some();
+    page.line(0, if any { "Endpoints:" } else { "Endpoints: <none>" });
+    for endpoint in items(object, "/endpoints") {
+        page.line(1, format!("- Addresses:\t{}", or_none(&joined(endpoint, "/addresses", ", "))));
+        page.line(2, "Conditions:");
+        page.line(3, format!("Ready:\t{}", or_unset(&shown(endpoint, "/conditions/ready"))));
+        page.line(2, format!("Hostname:\t{}", or_unset(&shown(endpoint, "/hostname"))));
+        if endpoint["targetRef"].is_object() {
+            let (kind, name) = (text(endpoint, "/targetRef/kind"), text(endpoint, "/targetRef/name"));
+            page.line(2, format!("TargetRef:\t{kind}/{name}"));
+        }
+        page.line(2, format!("NodeName:\t{}", or_unset(&shown(endpoint, "/nodeName"))));
+        page.line(2, format!("Zone:\t{}", or_unset(&shown(endpoint, "/zone"))));
+    }
+}
+
 /// Writes an ingress.
 pub async fn ingress(session: &Session, object: &Value, page: &mut Page) {
     page.field("Name", text(object, "/metadata/name"));
@@ -107,7 +130,7 @@ pub async fn ingress(session: &Session, object: &Value, page: &mut Page) {
         page.line(0, "TLS:");
     }
     for tls in items(object, "/spec/tls") {
-        let hosts = joined(tls, "/hosts");
+        let hosts = joined(tls, "/hosts", ",");
         match text(tls, "/secretName") {
             "" => page.line(1, format!("SNI routes {hosts}")),
             secret => page.line(1, format!("{secret} terminates {hosts}")),

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::page::{Page, or_none, since, time};
 use super::pod::taints;
 use crate::session::Session;
-use crate::tree::{fields, flag, items, plain, text};
+use crate::tree::{fields, flag, items, joined, plain, text};
 
 const ROLE: &str = "node-role.kubernetes.io/";
 
@@ -44,8 +44,7 @@ pub async fn write(session: &Session, node: &Value, page: &mut Page) {
     }
     system(node, page);
     page.field_if("PodCIDR", text(node, "/spec/podCIDR"));
-    let ranges: Vec<&str> = items(node, "/spec/podCIDRs").filter_map(Value::as_str).collect();
-    page.field_if("PodCIDRs", ranges.join(","));
+    page.field_if("PodCIDRs", joined(node, "/spec/podCIDRs", ","));
     page.field_if("ProviderID", text(node, "/spec/providerID"));
     let selector = format!("spec.nodeName%3D{name},status.phase%21%3DSucceeded,status.phase%21%3DFailed");
     match session.api.get(&format!("/api/v1/pods?fieldSelector={selector}")).await {

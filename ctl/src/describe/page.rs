@@ -134,6 +134,11 @@ pub fn or_none(text: &str) -> &str {
     if text.is_empty() { "<none>" } else { text }
 }
 
+/// `<unset>` for nothing.
+pub fn or_unset(text: &str) -> &str {
+    if text.is_empty() { "<unset>" } else { text }
+}
+
 fn aligned(lines: &[String]) -> String {
     let rows: Vec<Vec<&str>> = lines.iter().map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = rows.iter().map(|row| vec![0; row.len().saturating_sub(1)]).collect();

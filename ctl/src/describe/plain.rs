@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::page::{Page, or_none, since, time};
+use super::page::{Page, or_none, or_unset, since, time};
 use super::volumes;
 use crate::session::Session;
-use crate::tree::{fields, flag, items, labels, plain, shown, text};
+use crate::tree::{fields, flag, items, joined, labels, listed, plain, rule_kinds, shown, text};
 
 /// Writes a config map.
 pub fn config_map(object: &Value, page: &mut Page) {
@@ -146,26 +146,16 @@ pub fn role(object: &Value, page: &mut Page) {
     page.line(1, "---------\t-----------------\t--------------\t-----");
     let mut lines = Vec::new();
     for rule in items(object, "/rules") {
-        let list = |field: &str| {
-            let all: Vec<&str> = items(rule, field).filter_map(Value::as_str).collect();
-            format!("[{}]", all.join(" "))
-        };
-        let rest = format!("{}\t{}\t{}", list("/nonResourceURLs"), list("/resourceNames"), list("/verbs"));
-        let groups: Vec<&str> = items(rule, "/apiGroups").filter_map(Value::as_str).collect();
-        let resources: Vec<&str> = items(rule, "/resources").filter_map(Value::as_str).collect();
-        if resources.is_empty() {
-            lines.push((list("/verbs"), String::new(), String::new(), format!("\t{rest}")));
+        let verbs = listed(rule, "/verbs");
+        let rest =
+            [listed(rule, "/nonResourceURLs"), listed(rule, "/resourceNames"), verbs.clone()].join("\t");
+        let kinds = rule_kinds(rule);
+        if kinds.is_empty() {
+            lines.push((verbs.clone(), String::new(), String::new(), format!("\t{rest}")));
         }
-        for resource in resources {
-            for group in if groups.is_empty() { [""].as_slice() } else { groups.as_slice() } {
-                let (plural, below) =
-                    resource.split_once('/').map_or((resource, ""), |(plural, below)| (plural, below));
-                let dot = if group.is_empty() { "" } else { "." };
-                let slash = if below.is_empty() { "" } else { "/" };
-                let line = format!("{plural}{dot}{group}{slash}{below}\t{rest}");
-                // The order of the original: that of the rules written out.
-                lines.push((list("/verbs"), format!("[{group}]"), format!("[{resource}]"), line));
-            }
+        for (group, kind, name) in kinds {
+            // The order of the original: that of the rules written out.
+            lines.push((verbs.clone(), format!("[{group}]"), format!("[{kind}]"), format!("{name}\t{rest}")));
         }
     }
     lines.sort();
@@ -194,14 +184,9 @@ pub fn storage_class(object: &Value, page: &mut Page) {
     let parameters = labels(object, "/parameters");
     page.field("Parameters", parameters);
     page.field("AllowVolumeExpansion", or_unset(&shown(object, "/allowVolumeExpansion")));
-    let options: Vec<&str> = items(object, "/mountOptions").filter_map(Value::as_str).collect();
-    page.field("MountOptions", or_none(&options.join(",")));
+    page.field("MountOptions", or_none(&joined(object, "/mountOptions", ",")));
     page.field("ReclaimPolicy", text(object, "/reclaimPolicy"));
     page.field("VolumeBindingMode", text(object, "/volumeBindingMode"));
-}
-
-fn or_unset(text: &str) -> &str {
-    if text.is_empty() { "<unset>" } else { text }
 }
 
 /// Writes a role binding or a cluster role binding.
@@ -293,8 +278,7 @@ fn phase(object: &Value) -> String {
 }
 
 fn finalizers(object: &Value) -> String {
-    let all: Vec<&str> = items(object, "/metadata/finalizers").filter_map(Value::as_str).collect();
-    format!("[{}]", all.join(" "))
+    listed(object, "/metadata/finalizers")
 }
 
 fn access_modes(object: &Value, pointer: &str) -> String {

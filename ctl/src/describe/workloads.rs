@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::page::{Page, or_none, time};
+use super::page::{Page, or_none, or_unset, time};
 use super::pod::{controller, template};
 use crate::session::{Session, escape};
-use crate::tree::{flag, items, labels, number, selector, shown, text};
+use crate::tree::{flag, items, labels, listed, number, selector, shown, text};
 
 const REVISION: &str = "/metadata/annotations/deployment.kubernetes.io~1revision";
 const CONDITIONS: &[(&str, &str)] = &[("Type", "type"), ("Status", "status"), ("Reason", "reason")];
@@ -164,8 +164,7 @@ fn claims(object: &Value, page: &mut Page) {
         page.labels("  Labels", claim, "/metadata/labels");
         page.annotations("  Annotations", claim, "/metadata/annotations");
         page.line(1, format!("Capacity:\t{}", or_none(&shown(claim, "/spec/resources/requests/storage"))));
-        let modes: Vec<&str> = items(claim, "/spec/accessModes").filter_map(Value::as_str).collect();
-        page.line(1, format!("Access Modes:\t[{}]", modes.join(" ")));
+        page.line(1, format!("Access Modes:\t{}", listed(claim, "/spec/accessModes")));
     }
 }
 
@@ -177,7 +176,7 @@ pub fn job(object: &Value, page: &mut Page) {
     page.marks(object);
     page.field_if("Controlled By", controller(object));
     page.field_if("Parallelism", shown(object, "/spec/parallelism"));
-    page.field("Completions", or_unset(shown(object, "/spec/completions")));
+    page.field("Completions", or_unset(&shown(object, "/spec/completions")));
     page.field_if("Completion Mode", text(object, "/spec/completionMode"));
     page.field_if("Suspend", shown(object, "/spec/suspend"));
     page.field_if("Backoff Limit", shown(object, "/spec/backoffLimit"));
@@ -214,28 +213,24 @@ fn between(start: &str, end: &str) -> String {
     }
 }
 
-fn or_unset(value: String) -> String {
-    if value.is_empty() { "<unset>".into() } else { value }
-}
-
 /// Writes a cron job.
 pub fn cron_job(object: &Value, page: &mut Page) {
     page.head(object);
     page.field("Schedule", text(object, "/spec/schedule"));
     page.field("Concurrency Policy", text(object, "/spec/concurrencyPolicy"));
     page.field("Suspend", if flag(object, "/spec/suspend") { "True" } else { "False" });
-    page.field("Time Zone", or_unset(shown(object, "/spec/timeZone")));
-    page.field("Successful Job History Limit", or_unset(shown(object, "/spec/successfulJobsHistoryLimit")));
-    page.field("Failed Job History Limit", or_unset(shown(object, "/spec/failedJobsHistoryLimit")));
+    page.field("Time Zone", or_unset(&shown(object, "/spec/timeZone")));
+    page.field("Successful Job History Limit", or_unset(&shown(object, "/spec/successfulJobsHistoryLimit")));
+    page.field("Failed Job History Limit", or_unset(&shown(object, "/spec/failedJobsHistoryLimit")));
     let deadline = shown(object, "/spec/startingDeadlineSeconds");
     let deadline = if deadline.is_empty() { deadline } else { format!("{deadline}s") };
-    page.field("Starting Deadline Seconds", or_unset(deadline));
+    page.field("Starting Deadline Seconds", or_unset(&deadline));
     let job = &object["spec"]["jobTemplate"]["spec"];
     let job_selector =
         if job["selector"].is_object() { selector(&job["selector"]) } else { "<unset>".into() };
     page.field("Selector", job_selector);
-    page.field("Parallelism", or_unset(shown(job, "/parallelism")));
-    page.field("Completions", or_unset(shown(job, "/completions")));
+    page.field("Parallelism", or_unset(&shown(job, "/parallelism")));
+    page.field("Completions", or_unset(&shown(job, "/completions")));
     template(&job["template"], page);
     page.field("Last Schedule Time", time(text(object, "/status/lastScheduleTime")));
     let active: Vec<&str> = items(object, "/status/active").map(|job| text(job, "/name")).collect();
@@ -290,7 +285,7 @@ pub fn autoscaler(object: &Value, page: &mut Page) {
     for (index, metric) in items(object, "/spec/metrics").enumerate() {
         page.line(1, self::metric(metric, status.get(index).copied().unwrap_or(&Value::Null)));
     }
-    page.field("Min replicas", or_unset(shown(object, "/spec/minReplicas")));
+    page.field("Min replicas", or_unset(&shown(object, "/spec/minReplicas")));
     page.field("Max replicas", shown(object, "/spec/maxReplicas"));
     let (current, desired) =
         (number(object, "/status/currentReplicas"), number(object, "/status/desiredReplicas"));

@@ -5,6 +5,8 @@ pub mod jsonpath;
 pub mod order;
 pub mod table;
 
+pub use crate::yaml::write as to_yaml;
+
 use anyhow::{Context, bail};
 use serde::Serialize;
 use serde_json::Value;
@@ -23,11 +25,14 @@ pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
                 print!("{}", jsonpath::Template::parse(read(path)?.trim_end_matches('\n'))?.render(object))
             }
             Some(("custom-columns", columns)) => print!("{}", columns::render(object, columns)?),
+            Some(("custom-columns-file", path)) => {
+                print!("{}", columns::render(object, &columns::of_file(&read(path)?)?)?)
+            }
             Some(("go-template" | "go-template-file" | "template", _)) => bail!(
                 "error: Go templates are not supported; write the same as -o jsonpath=TEMPLATE or -o custom-columns=NAME:PATH,..."
             ),
             _ => bail!(
-                "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE and custom-columns=NAME:PATH,..."
+                "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,... and custom-columns-file=FILE"
             ),
         },
     }
@@ -44,15 +49,6 @@ fn to_json(object: &Value) -> anyhow::Result<String> {
     let form = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     object.serialize(&mut serde_json::Serializer::with_formatter(&mut text, form))?;
     Ok(String::from_utf8(text)?)
-}
-
-/// YAML as kubectl writes it.
-pub fn to_yaml(object: &Value) -> anyhow::Result<String> {
-    let mut text = serde_saphyr::to_string(object)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
 }
 
 fn print_names(object: &Value) {

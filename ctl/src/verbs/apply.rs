@@ -129,7 +129,9 @@ pub fn explain(document: &Document, error: &anyhow::Error) -> String {
             lines.join("\n")
         );
     }
-    let field = fields.first().map(|(_, field)| field.as_str());
+    // A wrong type is told as `.spec.replicas: expected numeric`.
+    let mistyped = || message.split(' ').find_map(|word| word.strip_prefix('.')?.strip_suffix(':'));
+    let field = fields.first().map(|(_, field)| field.as_str()).or_else(mistyped);
     format!("{}: {refusal}", document.place(field))
 }
 

@@ -8,7 +8,7 @@ use crate::AlreadyTold;
 use crate::output;
 use crate::output::table::Layout;
 use crate::session::Session;
-use crate::tree::{fields, flag, items, text};
+use crate::tree::{fields, flag, items, listed, rule_kinds, text};
 
 /// What is asked.
 #[derive(Subcommand, Clone, Debug)]
@@ -153,30 +153,14 @@ async fn list(session: &Session, options: &CanIOptions) -> anyhow::Result<()> {
         eprintln!("Warning: the list may be incomplete: {}", text(&answer, "/status/evaluationError"));
     }
     let mut layout = Layout::new(&["Resources", "Non-Resource URLs", "Resource Names", "Verbs"]);
-    let joined = |rule: &Value, field: &str| {
-        let all: Vec<&str> = items(rule, field).filter_map(Value::as_str).collect();
-        format!("[{}]", all.join(" "))
-    };
     for rule in items(&answer, "/status/resourceRules") {
-        let groups: Vec<&str> = items(rule, "/apiGroups").filter_map(Value::as_str).collect();
-        for resource in items(rule, "/resources").filter_map(Value::as_str) {
-            for group in if groups.is_empty() { [""].as_slice() } else { groups.as_slice() } {
-                let (plural, below) =
-                    resource.split_once('/').map_or((resource, ""), |(plural, below)| (plural, below));
-                let dot = if group.is_empty() { "" } else { "." };
-                let slash = if below.is_empty() { "" } else { "/" };
-                layout.row(vec![
-                    format!("{plural}{dot}{group}{slash}{below}"),
-                    "[]".into(),
-                    joined(rule, "/resourceNames"),
-                    joined(rule, "/verbs"),
-                ]);
-            }
+        for (_, _, name) in rule_kinds(rule) {
+            layout.row(vec![name, "[]".into(), listed(rule, "/resourceNames"), listed(rule, "/verbs")]);
         }
     }
     for rule in items(&answer, "/status/nonResourceRules") {
         for url in items(rule, "/nonResourceURLs").filter_map(Value::as_str) {
-            layout.row(vec![String::new(), format!("[{url}]"), "[]".into(), joined(rule, "/verbs")]);
+            layout.row(vec![String::new(), format!("[{url}]"), "[]".into(), listed(rule, "/verbs")]);
         }
     }
     print!("{}", layout.render(options.no_headers));
@@ -190,20 +174,16 @@ async fn whoami(session: &Session, options: &WhoamiOptions) -> anyhow::Result<()
         return output::print_object(&answer, form);
     }
     let user = &answer["status"]["userInfo"];
-    let joined = |value: &Value| {
-        let all: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        format!("[{}]", all.join(" "))
-    };
     let mut layout = Layout::new(&["ATTRIBUTE", "VALUE"]);
     layout.row(vec!["Username".into(), text(user, "/username").into()]);
     if !text(user, "/uid").is_empty() {
         layout.row(vec!["UID".into(), text(user, "/uid").into()]);
     }
     if items(user, "/groups").next().is_some() {
-        layout.row(vec!["Groups".into(), joined(&user["groups"])]);
+        layout.row(vec!["Groups".into(), listed(user, "/groups")]);
     }
     for (key, values) in fields(user, "/extra") {
-        layout.row(vec![format!("Extra: {key}"), joined(values)]);
+        layout.row(vec![format!("Extra: {key}"), listed(values, "")]);
     }
     print!("{}", layout.render(false));
     Ok(())

@@ -161,13 +161,19 @@ pub fn run(global: &GlobalOptions, command: &Command) -> anyhow::Result<()> {
             }
             return Ok(());
         }
-        change => println!("{}", apply(&mut config, change, global)?),
+        change => println!("{}", apply(&mut config, change, global, &path)?),
     }
     write(&path, &config)
 }
 
 /// Changes the configuration and answers what is to be said about it.
-fn apply(config: &mut Value, change: &Command, global: &GlobalOptions) -> anyhow::Result<String> {
+fn apply(
+    config: &mut Value,
+    change: &Command,
+    global: &GlobalOptions,
+    path: &Path,
+) -> anyhow::Result<String> {
+    let deleted = |kind: &str, name: &str| format!("deleted {kind} {name} from {}", path.display());
     match change {
         Command::UseContext { name } => {
             entry(config, "contexts", name)
@@ -175,71 +181,10 @@ fn apply(config: &mut Value, change: &Command, global: &GlobalOptions) -> anyhow
             config["current-context"] = name.as_str().into();
             Ok(format!("Switched to context \"{name}\"."))
         }
-        Command::SetContext(options) => {
-            let name = if options.current {
-                current(config).to_string()
-            } else {
-                options.name.clone().unwrap_or_default()
-            };
-            if name.is_empty() {
-                bail!("error: no current context is set");
-            }
-            let fields =
-                [("cluster", &global.cluster), ("user", &global.user), ("namespace", &global.namespace)];
-            let fields =
-                fields.into_iter().filter_map(|(field, value)| Some((field, json!(value.as_ref()?))));
-            let done = put(config, "contexts", "context", &name, fields.collect());
-            Ok(format!("Context \"{name}\" {done}."))
-        }
-        Command::SetCluster(options) => {
-            let mut fields = Vec::new();
-            if let Some(server) = &global.server {
-                fields.push(("server", json!(server)));
-            }
-            if global.insecure_skip_tls_verify {
-                fields.push(("insecure-skip-tls-verify", json!(true)));
-            }
-            if let Some(name) = &options.tls_server_name {
-                fields.push(("tls-server-name", json!(name)));
-            }
-            file(
-                &mut fields,
-                "certificate-authority",
-                options.certificate_authority.as_ref(),
-                options.embed_certs,
-            )?;
-            put(config, "clusters", "cluster", &options.name, fields);
-            Ok(format!("Cluster \"{}\" set.", options.name))
-        }
-        Command::SetCredentials(options) => {
-            let mut fields = Vec::new();
-            if let Some(token) = &global.token {
-                fields.push(("token", json!(token)));
-            }
-            file(
-                &mut fields,
-                "client-certificate",
-                options.client_certificate.as_ref(),
-                options.embed_certs,
-            )?;
-            file(&mut fields, "client-key", options.client_key.as_ref(), options.embed_certs)?;
-            put(config, "users", "user", &options.name, fields);
-            Ok(format!("User \"{}\" set.", options.name))
-        }
-        Command::RenameContext { from, to } => {
-            if entry(config, "contexts", to).is_some() {
-                bail!("error: cannot rename the context \"{from}\", the context \"{to}\" already exists");
-            }
-            let contexts = config["contexts"].as_array_mut().into_iter().flatten();
-            let found = contexts.into_iter().find(|one| one["name"] == from.as_str());
-            let found = found
-                .with_context(|| format!("error: cannot rename the context \"{from}\", it is not there"))?;
-            found["name"] = to.as_str().into();
-            if current(config) == from {
-                config["current-context"] = to.as_str().into();
-            }
-            Ok(format!("Context \"{from}\" renamed to \"{to}\"."))
-        }
+        Command::SetContext(options) => set_context(config, options, global),
+        Command::SetCluster(options) => set_cluster(config, options, global),
+        Command::SetCredentials(options) => set_credentials(config, options, global),
+        Command::RenameContext { from, to } => rename_context(config, from, to),
         Command::DeleteContext { name } => {
             remove(config, "contexts", name)?;
             if current(config) == name {
@@ -247,16 +192,65 @@ fn apply(config: &mut Value, change: &Command, global: &GlobalOptions) -> anyhow
                     "warning: this removed your active context, use \"config use-context\" to select a different one"
                 );
             }
-            Ok(format!("deleted context {name}"))
+            Ok(deleted("context", name))
         }
         Command::DeleteCluster { name } => {
-            remove(config, "clusters", name).map(|()| format!("deleted cluster {name}"))
+            remove(config, "clusters", name).map(|()| deleted("cluster", name))
         }
-        Command::DeleteUser { name } => {
-            remove(config, "users", name).map(|()| format!("deleted user {name}"))
-        }
+        Command::DeleteUser { name } => remove(config, "users", name).map(|()| deleted("user", name)),
         _ => Ok(String::new()),
     }
+}
+
+fn set_context(config: &mut Value, options: &SetContext, global: &GlobalOptions) -> anyhow::Result<String> {
+    let name =
+        if options.current { current(config).to_string() } else { options.name.clone().unwrap_or_default() };
+    if name.is_empty() {
+        bail!("error: no current context is set");
+    }
+    let fields = [("cluster", &global.cluster), ("user", &global.user), ("namespace", &global.namespace)];
+    let fields = fields.into_iter().filter_map(|(field, value)| Some((field, json!(value.as_ref()?))));
+    let done = put(config, "contexts", "context", &name, fields.collect());
+    Ok(format!("Context \"{name}\" {done}."))
+}
+
+fn set_cluster(config: &mut Value, options: &SetCluster, global: &GlobalOptions) -> anyhow::Result<String> {
+    let mut fields = Vec::new();
+    fields.extend(global.server.as_ref().map(|server| ("server", json!(server))));
+    fields.extend(global.insecure_skip_tls_verify.then_some(("insecure-skip-tls-verify", json!(true))));
+    fields.extend(options.tls_server_name.as_ref().map(|name| ("tls-server-name", json!(name))));
+    let authority = options.certificate_authority.as_ref();
+    file(&mut fields, "certificate-authority", authority, options.embed_certs)?;
+    put(config, "clusters", "cluster", &options.name, fields);
+    Ok(format!("Cluster \"{}\" set.", options.name))
+}
+
+fn set_credentials(
+    config: &mut Value,
+    options: &SetCredentials,
+    global: &GlobalOptions,
+) -> anyhow::Result<String> {
+    let mut fields = Vec::new();
+    fields.extend(global.token.as_ref().map(|token| ("token", json!(token))));
+    let (certificate, key) = (options.client_certificate.as_ref(), options.client_key.as_ref());
+    file(&mut fields, "client-certificate", certificate, options.embed_certs)?;
+    file(&mut fields, "client-key", key, options.embed_certs)?;
+    put(config, "users", "user", &options.name, fields);
+    Ok(format!("User \"{}\" set.", options.name))
+}
+
+fn rename_context(config: &mut Value, from: &str, to: &str) -> anyhow::Result<String> {
+    if entry(config, "contexts", to).is_some() {
+        bail!("error: cannot rename the context \"{from}\", the context \"{to}\" already exists");
+    }
+    let found = config["contexts"].as_array_mut().into_iter().flatten().find(|one| one["name"] == from);
+    let found =
+        found.with_context(|| format!("error: cannot rename the context \"{from}\", it is not there"))?;
+    found["name"] = to.into();
+    if current(config) == from {
+        config["current-context"] = to.into();
+    }
+    Ok(format!("Context \"{from}\" renamed to \"{to}\"."))
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {
@@ -270,7 +264,7 @@ fn read(path: &Path) -> anyhow::Result<Value> {
             json!({"apiVersion": "v1", "kind": "Config", "clusters": [], "contexts": [], "current-context": "", "users": []}),
         );
     }
-    serde_saphyr::from_str(&text)
+    crate::yaml::read(&text)
         .map_err(|error| anyhow::anyhow!("error: {}: {}", path.display(), error.without_snippet()))
 }
 
@@ -454,7 +448,7 @@ mod tests {
     fn contexts_are_chosen_changed_renamed_and_removed() {
         let mut config = two();
         let global = GlobalOptions { namespace: Some("blue".into()), ..GlobalOptions::default() };
-        let mut run = |command: Command| apply(&mut config, &command, &global);
+        let mut run = |command: Command| apply(&mut config, &command, &global, Path::new("k"));
         assert_eq!(run(Command::UseContext { name: "b".into() }).unwrap(), "Switched to context \"b\".");
         assert!(
             run(Command::UseContext { name: "x".into() }).unwrap_err().to_string().contains("no context")

@@ -92,7 +92,7 @@ async fn send(
     original: &Value,
     body: &str,
 ) -> anyhow::Result<Option<Value>> {
-    let edited: Value = serde_saphyr::from_str(body).map_err(|error| {
+    let edited = crate::yaml::read(body).map_err(|error| {
         anyhow::anyhow!("The edited file had a syntax error: {}", error.without_snippet())
     })?;
     for field in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {

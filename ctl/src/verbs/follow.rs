@@ -10,6 +10,7 @@ use anyhow::bail;
 use serde_json::Value;
 
 use crate::AlreadyTold;
+use crate::describe::events::last_seen;
 use crate::session::{Session, Target, escape};
 use crate::tree::{items, number, text};
 
@@ -288,15 +289,40 @@ fn paint(lines: &[String], painted: usize) -> anyhow::Result<usize> {
     Ok(lines.len())
 }
 
-/// What holds new pods back, as their containers and conditions say.
+/// What holds new pods back, as the workload, their containers and conditions say; for pods that say nothing, their last
+/// warning.
 async fn held_back(session: &Session, target: &Target, object: &Value) -> Vec<String> {
     let selector = crate::tree::selector(&object["spec"]["selector"]);
     let namespace = target.namespace.as_deref().unwrap_or_default();
     let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", escape(&selector));
-    match session.api.get(&path).await {
-        Ok(pods) => items(&pods, "/items").flat_map(reasons).collect(),
-        Err(_) => Vec::new(),
+    let pods = session.api.get(&path).await.unwrap_or_default();
+    let mut held: Vec<String> = items(object, "/status/conditions")
+        .filter(|condition| condition["type"] == "ReplicaFailure" && condition["status"] == "True")
+        .map(|condition| format!("{}: {}", text(condition, "/reason"), text(condition, "/message")))
+        .collect();
+    let (telling, silent): (Vec<&Value>, Vec<&Value>) =
+        items(&pods, "/items").partition(|pod| is_ready(pod) || !reasons(pod).is_empty());
+    held.extend(telling.into_iter().flat_map(reasons));
+    if !silent.is_empty() {
+        let selector = escape("type=Warning,involvedObject.kind=Pod");
+        let path = format!("/api/v1/namespaces/{namespace}/events?fieldSelector={selector}");
+        let events = session.api.get(&path).await.unwrap_or_default();
+        held.extend(silent.into_iter().filter_map(|pod| last_warning(pod, &events)));
     }
+    held
+}
+
+fn is_ready(pod: &Value) -> bool {
+    items(pod, "/status/conditions")
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+}
+
+fn last_warning(pod: &Value, events: &Value) -> Option<String> {
+    let ours =
+        items(events, "/items").filter(|event| event["involvedObject"]["uid"] == pod["metadata"]["uid"]);
+    let last = ours.max_by_key(|event| last_seen(event))?;
+    let name = text(pod, "/metadata/name");
+    Some(format!("pod {name}: {}: {}", text(last, "/reason"), text(last, "/message").trim()))
 }
 
 fn reasons(pod: &Value) -> Vec<String> {
@@ -381,6 +407,16 @@ mod tests {
             reasons(&pod),
             ["pod w: ImagePullBackOff: no such image", "pod w: Unschedulable: 0/1 nodes"]
         );
+    }
+
+    #[test]
+    fn of_a_pod_that_says_nothing_the_last_warning_is_told() {
+        let pod = json!({"metadata": {"name": "w", "uid": "1"}});
+        let event = |uid: &str, at: &str, message: &str| json!({"involvedObject": {"uid": uid}, "lastTimestamp": at, "reason": "FailedMount", "message": message});
+        let events = json!({"items": [event("1", "2026-01-01T00:00:09Z", "no such secret"),
+            event("1", "2026-01-01T00:00:01Z", "old"), event("2", "2026-01-01T00:00:11Z", "other")]});
+        assert_eq!(last_warning(&pod, &events).unwrap(), "pod w: FailedMount: no such secret");
+        assert_eq!(last_warning(&json!({"metadata": {"name": "x", "uid": "3"}}), &events), None);
     }
 
     #[test]

@@ -101,6 +101,6 @@ fn read(options: &Options) -> anyhow::Result<Value> {
             bail!("error: must specify --patch or --patch-file containing the contents of the patch")
         }
     };
-    serde_saphyr::from_str(&text)
+    crate::yaml::read(&text)
         .map_err(|error| anyhow::anyhow!("error: unable to parse {from}: {}", error.without_snippet()))
 }

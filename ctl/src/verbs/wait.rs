@@ -100,15 +100,25 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         bail!("error: no matching resources found");
     }
     for target in targets {
+        // What is not there when the waiting begins is not told about.
+        if matches!(wanted, Wanted::Deleted) && !is_there(session, &target).await? {
+            continue;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, until(session, &target, &wanted)).await {
             Ok(outcome) => outcome?,
             Err(_) => bail!("error: timed out waiting for the condition on {}", target.reported()),
         }
-        let done = if matches!(wanted, Wanted::Deleted) { "deleted" } else { "condition met" };
-        println!("{} {done}", target.reported());
+        println!("{} condition met", target.reported());
     }
     Ok(())
+}
+
+async fn is_there(session: &Session, target: &Target) -> anyhow::Result<bool> {
+    match session.api.get(&target.path()).await {
+        Err(error) if is_not_found(&error) => Ok(false),
+        found => found.map(|_| true),
+    }
 }
 
 async fn until(session: &Session, target: &Target, wanted: &Wanted) -> anyhow::Result<()> {
