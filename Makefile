@@ -37,10 +37,10 @@ soak:
 ## Print the figures that docs/benchmarks.md explains
 bench: images
 	scripts/prerequisites.sh test
-	cargo build --release --locked
-	cargo build --locked -p tests
+	cargo build --release --locked -p gantry -p tests
 	cargo run --release --locked -p store --example bench -- target
-	GANTRY=$(CURDIR)/target/release/gantry target/debug/bench
+	target/release/api_bench
+	target/release/bench
 
 ## The images of the examples, from Debian's packages
 images: .cache/images/redis-latest.tar
