@@ -82,15 +82,15 @@ impl Tool {
     }
 }
 
-/// The binary under test: `$GANTRY`, else the one that cargo built beside this test.
+/// The binary under test: `$GANTRY`, else the one that cargo built beside this program, or beside this test.
 pub fn gantry() -> PathBuf {
     if let Some(path) = std::env::var_os("GANTRY") {
         return path.into();
     }
-    let test = std::env::current_exe().unwrap();
-    let built = test.parent().unwrap().parent().unwrap().join("gantry");
-    assert!(built.exists(), "{} is missing: run `cargo build` first", built.display());
-    built
+    let this = std::env::current_exe().unwrap();
+    let built =
+        this.ancestors().skip(1).take(2).map(|directory| directory.join("gantry")).find(|path| path.exists());
+    built.unwrap_or_else(|| panic!("no gantry beside {}: run `cargo build` first", this.display()))
 }
 
 /// Where `scripts/prerequisites.sh test` puts Debian's kubectl.
