@@ -28,6 +28,10 @@ show() { # as one would type it
 run() { show "$@"; "$@"; }
 ctl() { show ctl "$@"; "$gantry" ctl "$@"; }
 ask() { "$gantry" ctl "$@"; }
+settle() { # until only so many pods are left, the ending ones gone
+    local tries=0
+    while [ "$(ask get pods -l app=web -o name | wc -l)" != "$1" ] && [ $((tries++)) -lt 150 ]; do sleep 0.2; done
+}
 
 for flag in "$@"; do
     case $flag in --data-dir=*) export GANTRY_DATA_DIR=${flag#--data-dir=} ;; esac
@@ -40,6 +44,7 @@ ctl image load "$here"/.cache/images/{web-v1,web-v2}.tar
 
 title "1. Run something, and look at it"
 ctl apply -f "$here/manifests/web.yml" --wait
+settle 3
 ctl get pods -o wide
 pod=$(ask get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
 ctl describe pod "$pod"
@@ -103,6 +108,7 @@ run curl -s "http://$address:$port/"
 rm "$scratch/going"
 wait "$load"
 printf '\nThe load during all this: %s\n' "$(cat "$scratch/load")"
+settle 3
 ctl delete service web-public
 
 printf '\nThe cluster runs on. Next: %s ctl get pods -A; stop it with `make down`.\n' "$gantry"
