@@ -28,6 +28,7 @@ show() { # as one would type it
 run() { show "$@"; "$@"; }
 ctl() { show ctl "$@"; "$gantry" ctl "$@"; }
 ask() { "$gantry" ctl "$@"; }
+first_pod() { ask get pods -l app=web -o jsonpath='{.items[0].metadata.name}'; }
 settle() { # until only so many pods are left, the ending ones gone
     local tries=0
     while [ "$(ask get pods -l app=web -o name | wc -l)" != "$1" ] && [ $((tries++)) -lt 150 ]; do sleep 0.2; done
@@ -46,7 +47,7 @@ title "1. Run something, and look at it"
 ctl apply -f "$here/manifests/web.yml" --wait
 settle 3
 ctl get pods -o wide
-pod=$(ask get pods -l app=web -o jsonpath='{.items[0].metadata.name}')
+pod=$(first_pod)
 ctl describe pod "$pod"
 ctl exec "$pod" -- sh -c 'echo "hello from $(hostname)" >/proc/1/fd/1'
 ctl logs "$pod"
@@ -63,6 +64,8 @@ title "2. More of it, less of it, and what is killed comes back"
 ctl scale deployment/web --replicas=5
 ctl rollout status deployment/web
 ctl scale deployment/web --replicas=3
+settle 3
+pod=$(first_pod)
 restarts=$(ask get pod "$pod" -o jsonpath='{.status.containerStatuses[0].restartCount}')
 ctl exec "$pod" -- kill -QUIT 1
 ctl wait "pod/$pod" --for="jsonpath={.status.containerStatuses[0].restartCount}=$((restarts + 1))" --timeout=60s
