@@ -40,6 +40,9 @@ done
 run "$gantry" up "$@"
 node=$(ask get nodes -o jsonpath='{.items[0].metadata.name}')
 address=$(ask get nodes -o jsonpath='{.items[0].status.addresses[0].address}')
+# What a demonstration that was interrupted left.
+ask uncordon "$node" >/dev/null
+ask delete service web-public --ignore-not-found >/dev/null
 ctl get nodes
 ctl image load "$here"/.cache/images/{web-v1,web-v2}.tar
 

@@ -21,6 +21,7 @@ test=(
     "busybox-static|the containers of the runtime's own tests are made of it"
     "redis-tools|a real redis client asks the redis pods"
     "python3|small checks of documents"
+    "python3-venv|the Python client of Kubernetes does its work against the API server"
 )
 
 missing=()
