@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use api::ResourceTable;
+use parking_lot::RwLock;
+
 use crate::admission::{
     Admission, AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger,
     NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodSecurity, Priority, RightsEscalation,
-    RuntimeClass, ServiceAccount,
+    RuntimeClass, ServiceAccount, ValidatingPolicies,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate, Oidc};
@@ -15,6 +18,9 @@ use crate::authz::{AuthorizerChain, Masters};
 use crate::config::Config;
 use crate::objects::Objects;
 use crate::reviews::Reviewers;
+
+/// The table of the moment.
+type Table = Arc<RwLock<Arc<ResourceTable>>>;
 
 /// The lists.
 pub(crate) struct Plugins {
@@ -27,7 +33,7 @@ pub(crate) struct Plugins {
 
 impl Plugins {
     /// What a server runs with.
-    pub fn new(config: &Config, objects: &Objects) -> Result<Self, String> {
+    pub fn new(config: &Config, objects: &Objects, table: &Table) -> Result<Self, String> {
         let tokens = Arc::new(ServiceAccountTokens::new(objects.clone(), &config.service_account)?);
         let rbac = Arc::new(Rbac::new(objects.clone()));
         let authorizers = AuthorizerChain::new(vec![
@@ -48,6 +54,7 @@ impl Plugins {
             Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
+            Arc::new(ValidatingPolicies::new(objects.clone(), table.clone())),
         ];
         let admission = AdmissionChain::new(plugins, objects);
         let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));

@@ -87,7 +87,7 @@ impl Server {
         };
         let cache = Cache::start(store.clone(), Box::new(row_of), background.clone()).await?;
         let objects = Objects::new(cache.clone(), store.clone());
-        let parts = crate::plugins::Plugins::new(&config, &objects).map_err(ServerError::Setup)?;
+        let parts = crate::plugins::Plugins::new(&config, &objects, &table).map_err(ServerError::Setup)?;
         let core = Arc::new(Core {
             authenticators: parts.authenticators,
             authorizers: parts.authorizers,

@@ -247,8 +247,8 @@ const LINES: &[Line] = &[
     cluster(ADMISSION, "MutatingAdmissionPolicy", "mutatingadmissionpolicies").extension().idle(),
     cluster(ADMISSION, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").extension().idle(),
     cluster(ADMISSION, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations").extension(),
-    cluster(ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies").extension().sub(&[STATUS]).idle(),
-    cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").extension().idle(),
+    cluster(ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies").extension().sub(&[STATUS]),
+    cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").extension(),
     cluster(ADMISSION, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations").extension(),
 
     cluster(APIEXTENSIONS, "CustomResourceDefinition", "customresourcedefinitions").short(&["crd", "crds"])

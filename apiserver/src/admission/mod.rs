@@ -5,12 +5,19 @@
 //! therefore owned by nobody.
 
 mod certificates;
+mod conditions;
 mod config_file;
+mod described;
 mod escalation;
+mod expressions;
+mod faults;
+mod kept;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 pub mod pod_security;
+mod policy;
 mod priority;
 mod runtime_class;
 mod service_account;
@@ -29,10 +36,12 @@ use serde_json::Value;
 pub use certificates::Certificates;
 pub use config_file::{AdmissionConfigError, read_admission_config};
 pub use escalation::RightsEscalation;
+pub(crate) use faults::faults;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
+pub use policy::ValidatingPolicies;
 pub use priority::Priority;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
@@ -40,7 +49,7 @@ pub use storage_class::DefaultStorageClass;
 pub use tolerations::{DefaultTolerations, NotReadyTaint};
 
 use self::webhook::Webhooks;
-use crate::auth::UserInfo;
+use crate::auth::{MASTERS, UserInfo};
 use crate::objects::Objects;
 
 /// What is about to happen.
@@ -86,6 +95,11 @@ impl AdmissionRequest<'_> {
     /// Whether the request is about a resource itself, such as `is("", "pods")`.
     pub fn is(&self, group: &str, resource: &str) -> bool {
         self.subresource.is_empty() && self.row.storage.group == group && self.row.plural == resource
+    }
+
+    /// Whether the API server itself asks, which no configuration of its users stands in the way of.
+    pub fn is_own(&self) -> bool {
+        self.user.name == "system:apiserver" && self.user.is_in(MASTERS)
     }
 
     /// Leaves a note for the audit log.
@@ -172,8 +186,7 @@ impl AdmissionChain {
     ) -> Result<(), ApiError> {
         let streams = request.operation == Operation::Connect;
         for plugin in self.plugins.iter() {
-            // The options of a stream are no object that a rule of ours is about.
-            plugin.validate(request, object.filter(|_| !streams)).await?;
+            plugin.validate(request, object).await?;
         }
         if streams || request.operation == Operation::Delete {
             // There is nothing to change, but they may refuse.

@@ -50,7 +50,7 @@ impl Admission for NodeRestriction {
     async fn validate(&self, request: &AdmissionRequest<'_>, object: Option<&Value>) -> Result<(), ApiError> {
         let Some(node) = node_of(request.user) else { return Ok(()) };
         let refuse = |why: String| Err(request.forbidden(&why));
-        let name = object.map_or(request.name, api::object::name);
+        let name = request.name;
         match (request.row.storage.group.as_str(), request.row.plural.as_str()) {
             ("", "nodes") => check_node(node, request, object),
             ("", "pods") => self.check_pod(node, request, object),
@@ -76,7 +76,7 @@ impl Admission for NodeRestriction {
 }
 
 fn check_node(node: &str, request: &AdmissionRequest<'_>, object: Option<&Value>) -> Result<(), ApiError> {
-    let name = object.map_or(request.name, api::object::name);
+    let name = request.name;
     let refuse = |why: &str| Err(request.forbidden(&format!("node {node:?} {why}")));
     if name != node {
         return refuse(&format!("is not allowed to modify node {name:?}"));

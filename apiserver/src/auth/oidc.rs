@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::{Authenticator, Credentials, Refused, UserInfo};
-use crate::http::outgoing::{Destination, exchange};
+use crate::http::outgoing::{Outgoing, https};
 
 const FETCH_EVERY: Duration = Duration::from_secs(10);
 const FETCH_MAX: Duration = Duration::from_secs(10);
@@ -60,12 +60,7 @@ pub struct Oidc {
 impl Oidc {
     /// Fetches nothing yet.
     pub fn new(config: OidcConfig) -> Result<Self, String> {
-        if Destination::of_url(&config.issuer_url, &[]).is_none() {
-            return Err(format!(
-                "--oidc-issuer-url {:?} is not a URL of the form https://host/path",
-                config.issuer_url
-            ));
-        }
+        https(&config.issuer_url).map_err(|why| format!("--oidc-issuer-url {why}"))?;
         Ok(Self { config, keys: RwLock::new(JwkSet { keys: Vec::new() }), fetched: Mutex::default() })
     }
 
@@ -124,11 +119,8 @@ impl Oidc {
     }
 
     async fn published(&self) -> Result<JwkSet, String> {
-        let get = async |url: String| {
-            let no_url = || format!("{url:?} is not a URL of the form https://host/path");
-            let to = Destination::of_url(&url, &self.config.authority_pem).ok_or_else(no_url)?;
-            exchange(&to, None).await
-        };
+        let issuers = Outgoing::new(self.config.authority_pem.clone());
+        let get = async |url: String| issuers.exchange(&url, None, None).await;
         let issuer = self.config.issuer_url.trim_end_matches('/');
         let document = get(format!("{issuer}/.well-known/openid-configuration")).await?;
         if document.get("issuer").and_then(Value::as_str) != Some(self.config.issuer_url.as_str()) {

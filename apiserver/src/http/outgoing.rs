@@ -1,82 +1,126 @@
-//! Asking others over HTTPS: one request on a connection of its own. The caller limits the time.
+//! Asking others over HTTPS, over connections that are kept for a while. The caller limits the time.
 
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use futures::future::BoxFuture;
+use http::Uri;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::RwLock;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::JSON;
 use crate::tls;
 
 /// More than this no answer needs: the largest object, in base64, and then some.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a connection is kept that nobody uses, and how many of them.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+const IDLE_CONNECTIONS_MAX: usize = 16;
 
-/// Where a request goes.
-pub(crate) struct Destination {
-    /// What the certificate has to say.
-    pub name: String,
-    /// What is connected to.
-    pub host: String,
-    pub port: u16,
-    /// With the query.
-    pub path: String,
-    /// Who vouches for it, PEM; empty for those whom the machine trusts.
-    pub authority_pem: Vec<u8>,
+type HttpsClient = Client<HttpsConnector<HttpConnector<Via>>, Full<Bytes>>;
+
+/// The connections to one other side. They end with it.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    authority_pem: Vec<u8>,
+    via: Via,
+    client: OnceLock<Result<HttpsClient, String>>,
 }
 
-impl Destination {
-    /// The destination of `https://host[:port]/path`; `None` when it is no such URL.
-    pub fn of_url(url: &str, authority_pem: &[u8]) -> Option<Self> {
-        let parsed: http::Uri = url.parse().ok()?;
-        let host = parsed.host().filter(|_| parsed.scheme_str() == Some("https"))?;
-        let host = host.trim_matches(['[', ']']).to_string();
-        Some(Self {
-            name: host.clone(),
-            host,
-            port: parsed.port_u16().unwrap_or(443),
-            path: parsed.path_and_query().map_or("/", |path| path.as_str()).to_string(),
-            authority_pem: authority_pem.to_vec(),
-        })
+impl Outgoing {
+    /// To whom the authority vouches for, PEM; where that is empty, those whom the machine trusts.
+    pub fn new(authority_pem: Vec<u8>) -> Self {
+        Self { authority_pem, via: Via::default(), client: OnceLock::new() }
     }
-}
 
-/// Posts a document, or gets one without; the error tells why there is no answer.
-pub(crate) async fn exchange(to: &Destination, document: Option<&Value>) -> Result<Value, String> {
-    let said = |error: &dyn std::fmt::Display| error.to_string();
-    let config = tls::outgoing_config(&to.authority_pem).map_err(|error| said(&error))?;
-    let stream = TcpStream::connect((to.host.as_str(), to.port)).await.map_err(|error| said(&error))?;
-    let name = ServerName::try_from(to.name.clone()).map_err(|error| said(&error))?;
-    let connector = TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.map_err(|error| said(&error))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| said(&error))?;
-    let driving = tokio::spawn(connection);
-    let body = document.map(|document| Bytes::from(document.to_string())).unwrap_or_default();
-    let request = http::Request::builder()
-        .method(if document.is_some() { "POST" } else { "GET" })
-        .uri(to.path.as_str())
-        .header(HOST, format!("{}:{}", to.name, to.port))
-        .header(CONTENT_TYPE, JSON)
-        .header(ACCEPT, JSON)
-        .body(Full::new(body))
-        .map_err(|error| said(&error))?;
-    let answer = async {
-        let response = sender.send_request(request).await.map_err(|error| said(&error))?;
+    /// Posts a document, or gets one without; the error tells why there is no answer. `host` is connected to instead of
+    /// the URL's, whose name the certificate has to bear all the same.
+    pub async fn exchange(
+        &self,
+        url: &str,
+        host: Option<String>,
+        document: Option<&Value>,
+    ) -> Result<Value, String> {
+        let uri = https(url)?;
+        *self.via.0.write() = host;
+        let body = document.map(|document| Bytes::from(document.to_string())).unwrap_or_default();
+        let request = http::Request::builder()
+            .method(if document.is_some() { "POST" } else { "GET" })
+            .uri(uri)
+            .header(CONTENT_TYPE, JSON)
+            .header(ACCEPT, JSON)
+            .body(Full::new(body))
+            .map_err(|error| error.to_string())?;
+        let client = self.client.get_or_init(|| self.client()).as_ref().map_err(String::clone)?;
+        let response = client.request(request).await.map_err(|error| innermost(&error))?;
         let code = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let bytes = body.map_err(|error| said(&error))?.to_bytes();
+        let bytes = body.map_err(|error| error.to_string())?.to_bytes();
         if !code.is_success() {
             return Err(format!("the server answered {code}"));
         }
         serde_json::from_slice(&bytes).map_err(|error| format!("the answer is no JSON: {error}"))
     }
-    .await;
-    driving.abort();
-    answer
+
+    fn client(&self) -> Result<HttpsClient, String> {
+        let config = tls::outgoing_config(&self.authority_pem).map_err(|error| error.to_string())?;
+        let mut connector = HttpConnector::new_with_resolver(self.via.clone());
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(connector);
+        Ok(Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_MAX)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+            .build(connector))
+    }
+}
+
+/// A URL that can be asked; the error tells what it should look like.
+pub(crate) fn https(url: &str) -> Result<Uri, String> {
+    let uri: Option<Uri> = url.parse().ok();
+    let uri = uri.filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    uri.ok_or_else(|| format!("{url:?} is not a URL of the form https://host[:port]/path"))
+}
+
+/// The cause of an error: what is around it says no more than that there was one.
+fn innermost(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), innermost)
+}
+
+/// Where names lead: to the one host, if there is one, or else where the machine's resolver says.
+#[derive(Clone, Debug, Default)]
+struct Via(Arc<RwLock<Option<String>>>);
+
+impl tower::Service<Name> for Via {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let host = self.0.read().clone().unwrap_or_else(|| name.to_string());
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            Ok(found.into_iter())
+        })
+    }
 }

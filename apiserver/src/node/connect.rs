@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::agent::{AgentAddress, Upstream};
 use super::route::{Route, route};
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::AdmissionRequest;
 use crate::auth::UserInfo;
 use crate::authz::Attributes;
 use crate::http::query::Query;
@@ -68,8 +68,8 @@ pub(crate) async fn connect(
     core: &Arc<Core>,
     request: Request,
     query: &Query,
-    user: UserInfo,
-    target: Target,
+    admission: &AdmissionRequest<'_>,
+    target: &Target,
     kind: Connect,
 ) -> Result<Response, Failure> {
     let verb = match *request.method() {
@@ -90,10 +90,13 @@ pub(crate) async fn connect(
         return Err(method_not_allowed());
     }
     if verb == Verb::Get && matches!(kind, Connect::Exec | Connect::Attach | Connect::PortForward) {
-        require_create(core, &user, &target).await?;
+        require_create(core, admission.user, target).await?;
     }
-    admit(core, &user, query, &target, kind).await?;
-    let route = route(core, query, request.uri(), &target, kind)?;
+    // To read a log is no stream to admission.
+    if kind != Connect::Log {
+        core.admission.validate(admission, options(query, target, kind).as_ref()).await?;
+    }
+    let route = route(core, query, request.uri(), target, kind)?;
     let upstream = if route.is_agent {
         core.agents.dial_agent(&route.address).await?
     } else {
@@ -183,33 +186,6 @@ fn options(query: &Query, target: &Target, kind: Connect) -> Option<Value> {
         _ => say("path", format!("/{}", target.remainder).into()),
     }
     Some(options)
-}
-
-async fn admit(
-    core: &Core,
-    user: &UserInfo,
-    query: &Query,
-    target: &Target,
-    kind: Connect,
-) -> Result<(), Failure> {
-    if kind == Connect::Log {
-        return Ok(());
-    }
-    let (warnings, annotations) = Default::default();
-    let admission = AdmissionRequest {
-        operation: Operation::Connect,
-        user,
-        row: &target.row,
-        version: &target.version,
-        subresource: &target.subresource,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: None,
-        dry_run: false,
-        warnings: &warnings,
-        annotations: &annotations,
-    };
-    Ok(core.admission.validate(&admission, options(query, target, kind).as_ref()).await?)
 }
 
 /// The request as the other side gets it: another path, no credentials, nothing that is about this connection only.

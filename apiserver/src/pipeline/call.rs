@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use schema::Schema;
 
 use super::no_such_path;
+use crate::admission::{AdmissionRequest, Operation};
 use crate::audit::Notes;
 use crate::auth::UserInfo;
 use crate::http::negotiate::Form;
@@ -50,6 +51,15 @@ impl Call {
             source: Mutex::default(),
             warnings: Mutex::default(),
             annotations: Notes::default(),
+        }
+    }
+
+    /// What admission is asked about a new object, or a POST to a subresource, unless the caller says otherwise.
+    pub fn admission<'a>(&'a self, target: &'a Target, dry_run: bool) -> AdmissionRequest<'a> {
+        let operation = Operation::Create;
+        AdmissionRequest {
+            dry_run,
+            ..target.admission(operation, &self.user, &self.warnings, &self.annotations)
         }
     }
 
@@ -126,6 +136,29 @@ impl Target {
             name: name.to_string(),
             subresource: String::new(),
             remainder: String::new(),
+        }
+    }
+
+    /// What admission is asked about the target.
+    pub fn admission<'a>(
+        &'a self,
+        operation: Operation,
+        user: &'a UserInfo,
+        warnings: &'a Mutex<Vec<String>>,
+        annotations: &'a Notes,
+    ) -> AdmissionRequest<'a> {
+        AdmissionRequest {
+            operation,
+            user,
+            row: &self.row,
+            version: &self.version,
+            subresource: &self.subresource,
+            namespace: &self.namespace,
+            name: &self.name,
+            old: None,
+            dry_run: false,
+            warnings,
+            annotations,
         }
     }
 

@@ -132,29 +132,24 @@ impl Core {
         own_fields(call, target, endpoint, change, options, live.as_ref(), &mut new);
 
         let name = api::object::name(&new).to_string();
-        let admission = AdmissionRequest {
-            operation: if live.is_some() { Operation::Update } else { Operation::Create },
-            user: &call.user,
-            row: &target.row,
-            version: &target.version,
-            subresource: &target.subresource,
-            namespace: &target.namespace,
-            name: &name,
-            old: live.as_ref(),
-            dry_run: options.dry_run,
-            warnings: &call.warnings,
-            annotations: &call.annotations,
-        };
-        let before = new.clone();
-        self.admission.mutate(&admission, &mut new).await?;
-        if new != before {
-            self.fill_defaults(target, &mut new);
+        let operation = if live.is_some() { Operation::Update } else { Operation::Create };
+        let (dry_run, old) = (options.dry_run, live.as_ref());
+        let admission = AdmissionRequest { operation, name: &name, old, ..call.admission(target, dry_run) };
+        // A binding has been judged already, as the object that it is.
+        let is_judged = target.subresource == "binding";
+        if !is_judged {
+            let before = new.clone();
+            self.admission.mutate(&admission, &mut new).await?;
+            if new != before {
+                self.fill_defaults(target, &mut new);
+            }
         }
-        drop(before);
 
         let allocations = self.prepare(call, target, endpoint, &mut new, live.as_ref())?;
         check(call, target, endpoint, &new, live.as_ref(), &name)?;
-        self.admission.validate(&admission, Some(&new)).await?;
+        if !is_judged {
+            self.admission.validate(&admission, Some(&new)).await?;
+        }
         let left = (live.is_none() || !delete::is_finished(&target.row, &new)).then_some(&new);
         let charge = self.charge(target, &name, live.as_ref(), left, options.dry_run).await?;
         let beside = Beside { allocations, charge };

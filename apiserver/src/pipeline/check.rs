@@ -80,6 +80,7 @@ pub(super) fn check(
         if target.row_name == custom::DEFINITIONS {
             errors.extend(custom::faults_of_rules(new, live));
         }
+        errors.extend(crate::admission::faults(&target.row_name, new, live));
     }
     if let Some(live) = live
         && is_sound

@@ -49,20 +49,13 @@ impl Core {
         for _ in 0..ATTEMPTS {
             let live = current.tree();
             check_preconditions(target, options, &live)?;
-            let admission = AdmissionRequest {
-                operation: Operation::Delete,
-                user: &call.user,
-                row: &target.row,
-                version: &target.version,
-                subresource: "",
-                namespace: &target.namespace,
-                name: &target.name,
-                old: Some(&live),
-                dry_run: options.dry_run,
-                warnings: &call.warnings,
-                annotations: &call.annotations,
-            };
-            self.admission.validate(&admission, None).await?;
+            // An eviction has been judged already, as the object that it is.
+            if target.subresource.is_empty() {
+                let (operation, old) = (Operation::Delete, Some(&live));
+                let admission =
+                    AdmissionRequest { operation, old, ..call.admission(target, options.dry_run) };
+                self.admission.validate(&admission, None).await?;
+            }
             match self.carry_out(target, options, &current, &live, Timestamp::now()).await? {
                 Ok(deleted) => return Ok(deleted),
                 Err(Some(now)) => current = now,

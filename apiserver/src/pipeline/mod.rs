@@ -30,7 +30,7 @@ use api::{ApiError, Reason, ResourceTable};
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +41,7 @@ pub(crate) use endpoint::Endpoint;
 pub(crate) use options::{DeleteOptions, WriteOptions, delete_options, write_options};
 pub(crate) use read::{filter, list_options};
 
-use crate::admission::AdmissionChain;
+use crate::admission::{AdmissionChain, Operation};
 use crate::audit::{Audit, Notes};
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, Credentials, PeerCertificates, UserInfo, authenticate, impersonated};
@@ -208,7 +208,12 @@ impl Core {
     ) -> Result<Response, Failure> {
         let target = Target::find(&self.table(), info)?;
         if let Some(connect) = crate::node::Connect::of(&target) {
-            return crate::node::connect(self, request, &query, user, target, connect).await;
+            let warnings = Mutex::default();
+            let admission = target.admission(Operation::Connect, &user, &warnings, notes);
+            let outcome = crate::node::connect(self, request, &query, &admission, &target, connect).await;
+            let mut response = outcome.unwrap_or_else(|failure| failure.into_response(Encoding::Json));
+            add_warnings(&mut response, &warnings.lock());
+            return Ok(response);
         }
         let form = negotiate(request.headers(), &query)?;
         let (parts, content) = request.into_parts();

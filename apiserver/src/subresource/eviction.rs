@@ -34,8 +34,8 @@ pub(super) async fn create(
     }
     let mut deletion = delete_options(&call.query, eviction.get("deleteOptions"))?;
     deletion.dry_run |= options.dry_run;
-    let pod_target = target.whole_object();
-    let pod = core.current(&pod_target).await.ok_or_else(|| target.not_found(&target.name))?.tree();
+    core.admission.validate(&call.admission(target, deletion.dry_run), Some(&eviction)).await?;
+    let pod = core.current(target).await.ok_or_else(|| target.not_found(&target.name))?.tree();
     if needs_allowance(&pod) {
         take_allowance(core, call, &pod, deletion.dry_run).await?;
     }
@@ -43,7 +43,7 @@ pub(super) async fn create(
     if deletion.uid.is_none() {
         deletion.uid = api::object::metadata(&pod, "uid").map(str::to_string);
     }
-    core.delete(call, &pod_target, &deletion).await?;
+    core.delete(call, target, &deletion).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::value(StatusCode::CREATED, &status, call.form.encoding))

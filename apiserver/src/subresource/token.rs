@@ -8,7 +8,6 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
 use crate::auth::service_account::{BoundTo, TokenSpec};
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
@@ -45,20 +44,7 @@ pub(super) async fn create(
         return Err(ApiError::conflict(GROUP, KIND, &target.name, &why).into());
     }
     let spec = token_spec(&request)?;
-    let admission = AdmissionRequest {
-        operation: Operation::Create,
-        user: &call.user,
-        row: &target.row,
-        version: &target.version,
-        subresource: &target.subresource,
-        namespace: &target.namespace,
-        name: &target.name,
-        old: None,
-        dry_run: options.dry_run,
-        warnings: &call.warnings,
-        annotations: &call.annotations,
-    };
-    core.admission.validate(&admission, Some(&request)).await?;
+    core.admission.validate(&call.admission(target, options.dry_run), Some(&request)).await?;
     let (token, expires) = core.tokens.issue(&account, &spec, Timestamp::now().as_second())?;
     let expires = Timestamp::from_second(expires)
         .map_err(|e| ApiError::new(Reason::InternalError, e.to_string()))?

@@ -30,7 +30,7 @@ fn events(path: &Path) -> Vec<Value> {
 }
 
 /// Waits for an event; the log is written beside the answers.
-async fn event(path: &Path, which: impl Fn(&Value) -> bool) -> Value {
+pub async fn event(path: &Path, which: impl Fn(&Value) -> bool) -> Value {
     let wait = async {
         loop {
             if let Some(event) = events(path).into_iter().find(|event| which(event)) {

@@ -93,13 +93,17 @@ impl Cluster {
 
     /// One that an administrator has set up.
     pub async fn start_with(security: Security) -> Self {
+        Self::start_as(|config| Config { security, ..config }).await
+    }
+
+    /// One with another configuration.
+    pub async fn start_as(changed: impl FnOnce(Config) -> Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let names = ServerNames { addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], ..Default::default() };
         let pki = ClusterPki::ensure(&directory.path().join("pki"), &names, jiff::Timestamp::now()).unwrap();
         let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
-        let config = Config { security, ..config(&pki) };
-        let server = Server::build(config, store.clone()).await.unwrap();
+        let server = Server::build(changed(config(&pki)), store.clone()).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("https://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

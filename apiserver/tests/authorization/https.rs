@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ type Handler = Arc<dyn Fn(String, Value) -> Answer + Send + Sync>;
 
 pub struct HttpsServer {
     pub address: SocketAddr,
+    /// How many connections there have been.
+    pub connections: Arc<AtomicUsize>,
     /// Path and body of every request.
     pub seen: Arc<Mutex<Vec<(String, Value)>>>,
     _stop: DropGuard,
@@ -30,6 +33,16 @@ pub struct HttpsServer {
 impl HttpsServer {
     /// One that stops when it is dropped. Its certificate is for `localhost`, 127.0.0.1 and one more name.
     pub async fn start(
+        authority: &Authority,
+        name: &str,
+        handler: impl Fn(String, Value) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, authority, name, handler).await
+    }
+
+    /// One at an address of this machine.
+    pub async fn start_at(
+        address: Ipv4Addr,
         authority: &Authority,
         name: &str,
         handler: impl Fn(String, Value) -> Answer + Send + Sync + 'static,
@@ -54,19 +67,22 @@ impl HttpsServer {
             .with_single_cert(chain, key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (handler, noted): (Handler, _) = (Arc::new(handler), seen.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(stopped.run_until_cancelled_owned(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(serve(acceptor.clone(), stream, handler.clone(), noted.clone()));
             }
         }));
-        Self { address, seen, _stop: stop.drop_guard() }
+        Self { address, connections, seen, _stop: stop.drop_guard() }
     }
 
     /// How often a path was asked for.

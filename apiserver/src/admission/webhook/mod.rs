@@ -4,11 +4,8 @@
 //! changed the object the other plugins go over it again, and those that ask for it are asked again, once. Validating
 //! ones are asked all at once. What a webhook cannot be asked about fails or goes on by its failure policy; a dry run
 //! fails when a webhook could not keep it from having consequences. Webhook configurations themselves are nobody's
-//! business, so that a broken one can be removed, and neither is what the API server writes by itself.
-//!
-//! Not yet: conditions in CEL. A webhook with conditions is treated as one that cannot be asked, which its failure policy
-//! decides about: it is never taken for one without. Deletions and streams have nothing to change: mutating webhooks are
-//! asked about them as validating ones are.
+//! business, so that a broken one can be removed, and neither is what the API server writes by itself. Deletions and
+//! streams have nothing to change: mutating webhooks are asked about them as validating ones are.
 
 mod call;
 mod hook;
@@ -19,27 +16,30 @@ use std::sync::Arc;
 
 use api::{ApiError, Reason, ServedVersion};
 use futures::future::join_all;
-use parking_lot::RwLock;
 use schema::{conform, defaults};
 use serde_json::Value;
-use store::Revision;
 
 use self::hook::Hook;
 use self::review::Verdict;
 use super::AdmissionRequest;
-use crate::auth::MASTERS;
+use super::described::shown;
+use super::expressions::Inputs;
+use super::kept::Kept;
+use super::matching::{NamespaceOf, Subject};
 use crate::objects::Objects;
 use crate::pipeline::schema_of;
+use crate::subresource::scale;
 
 const GROUP: &str = "admissionregistration.k8s.io";
+pub(super) const MUTATING: &str = "admissionregistration.k8s.io/mutatingwebhookconfigurations";
+pub(super) const VALIDATING: &str = "admissionregistration.k8s.io/validatingwebhookconfigurations";
 
 /// The webhooks of one of the two kinds.
 pub(super) struct Webhooks {
     objects: Objects,
-    row: &'static str,
     may_patch: bool,
-    /// As of a revision of the row.
-    hooks: RwLock<(Revision, Arc<[Hook]>)>,
+    /// Those of every configuration.
+    hooks: Kept<Vec<Hook>>,
 }
 
 /// What a round of mutating webhooks has done.
@@ -75,39 +75,16 @@ enum Refused {
 
 impl Webhooks {
     pub fn mutating(objects: Objects) -> Self {
-        Self::new(objects, "admissionregistration.k8s.io/mutatingwebhookconfigurations", true)
+        Self { hooks: Kept::new(objects.clone(), MUTATING, Hook::read_all), objects, may_patch: true }
     }
 
     pub fn validating(objects: Objects) -> Self {
-        Self::new(objects, "admissionregistration.k8s.io/validatingwebhookconfigurations", false)
+        Self { hooks: Kept::new(objects.clone(), VALIDATING, Hook::read_all), objects, may_patch: false }
     }
 
-    fn new(objects: Objects, row: &'static str, may_patch: bool) -> Self {
-        Self { objects, row, may_patch, hooks: RwLock::new((0, Arc::new([]))) }
-    }
-
-    /// All webhooks, in the order of their configurations' names.
-    fn hooks(&self) -> Arc<[Hook]> {
-        let now = self.objects.revision_of(self.row);
-        {
-            let kept = self.hooks.read();
-            if kept.0 == now {
-                return kept.1.clone();
-            }
-        }
-        let read: Arc<[Hook]> = self.objects.list(self.row, "").iter().flat_map(Hook::read_all).collect();
-        *self.hooks.write() = (now, read.clone());
-        read
-    }
-
-    fn concern(&self, request: &AdmissionRequest<'_>) -> Arc<[Hook]> {
-        let is_own = request.user.name == "system:apiserver" && request.user.is_in(MASTERS);
-        if is_own || request.row.storage.group == GROUP { Arc::new([]) } else { self.hooks() }
-    }
-
-    fn namespace_of(&self, request: &AdmissionRequest<'_>) -> Option<Value> {
-        let name = Some(request.namespace).filter(|name| !name.is_empty())?;
-        self.objects.get("core/namespaces", "", name)
+    /// Those that may have something to say, in the order of their configurations' names.
+    fn concerned(&self, request: &AdmissionRequest<'_>) -> Arc<[Arc<Vec<Hook>>]> {
+        if request.row.storage.group == GROUP || request.is_own() { Arc::new([]) } else { self.hooks.all() }
     }
 
     /// Asks the mutating webhooks, in a second round only some.
@@ -117,18 +94,16 @@ impl Webhooks {
         object: &mut Value,
         only: Option<&HashSet<HookId>>,
     ) -> Result<Round, ApiError> {
-        let hooks = self.concern(request);
+        let configurations = self.concerned(request);
         let mut round = Round::default();
-        if hooks.is_empty() {
-            return Ok(round);
-        }
-        let namespace = self.namespace_of(request);
-        for hook in hooks.iter() {
+        let namespace = NamespaceOf::new(&self.objects, request);
+        for hook in configurations.iter().flat_map(|hooks| hooks.iter()) {
             let id = (hook.configuration.clone(), hook.name.clone());
             if only.is_some_and(|only| !only.contains(&id)) {
                 continue;
             }
-            let Some(version) = hook.concerns(request, Some(object), namespace.as_ref()) else { continue };
+            let subject = Subject { request, object: Some(object), namespace: &namespace };
+            let Some(version) = concerns(hook, &subject)? else { continue };
             let Some(verdict) = self.verdict(hook, request, Some(object), &version).await? else { continue };
             if let Some(patch) = &verdict.patch {
                 let before = object.clone();
@@ -151,14 +126,11 @@ impl Webhooks {
         request: &AdmissionRequest<'_>,
         object: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let hooks = self.concern(request);
-        if hooks.is_empty() {
-            return Ok(());
-        }
-        let namespace = self.namespace_of(request);
-        let concerned =
-            hooks.iter().filter_map(|hook| Some((hook, hook.concerns(request, object, namespace.as_ref())?)));
-        let asked = concerned.map(|(hook, version)| async move {
+        let configurations = self.concerned(request);
+        let subject = Subject { request, object, namespace: &NamespaceOf::new(&self.objects, request) };
+        let hooks = configurations.iter().flat_map(|hooks| hooks.iter());
+        let asked = hooks.map(|hook| async move {
+            let Some(version) = concerns(hook, &subject)? else { return Ok(()) };
             match self.verdict(hook, request, object, &version).await? {
                 Some(Verdict { patch: Some(_), .. }) => Err(ApiError::internal(format!(
                     "Internal error occurred: admission webhook {:?} attempted to modify the object, which is not supported for this operation",
@@ -215,9 +187,6 @@ impl Webhooks {
             let message = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Refused::Always(ApiError::bad_request(message)));
         }
-        if hook.has_conditions {
-            return Err(Refused::Failed("its matchConditions cannot be evaluated".to_string()));
-        }
         let reviews = hook.review_version.ok_or_else(|| {
             Refused::Failed(
                 "webhook does not accept known AdmissionReview versions (v1, v1beta1)".to_string(),
@@ -227,6 +196,20 @@ impl Webhooks {
         let question = review::question(&uid, reviews, request, object, version);
         let answer = call::ask(&self.objects, hook, &question).await.map_err(Refused::Failed)?;
         review::verdict(&hook.name, &uid, reviews, self.may_patch, &answer).map_err(Refused::Failed)
+    }
+}
+
+/// The version in which a webhook wants to see the object; `None` when the request is none of its business. Conditions
+/// that cannot be evaluated refuse the request or leave the webhook out, as its failure policy says.
+fn concerns(hook: &Hook, subject: &Subject<'_>) -> Result<Option<ServedVersion>, ApiError> {
+    let Some(version) = hook.matching.version(subject) else { return Ok(None) };
+    if hook.conditions.is_empty() {
+        return Ok(Some(version));
+    }
+    match hook.conditions.hold(&Inputs::of(subject, &version)) {
+        Ok(hold) => Ok(hold.then_some(version)),
+        Err(_) if hook.is_optional => Ok(None),
+        Err(why) => Err(subject.request.forbidden(&why)),
     }
 }
 
@@ -243,15 +226,13 @@ fn patched(
     let internal = |why: String| {
         ApiError::internal(format!("Internal error occurred: the patch of webhook {:?}: {why}", hook.name))
     };
-    let convert = |object: &mut Value, from: &ServedVersion, to: &ServedVersion| {
-        if from != to {
-            api::convert::convert(row, object, from, to);
-        }
-    };
-    let mut new = object.clone();
-    convert(&mut new, &row.storage, version);
+    let mut new = shown(request, version, Some(object)).into_owned();
     patch.apply(&mut new).map_err(|error| internal(error.to_string()))?;
-    convert(&mut new, version, &row.storage);
+    if request.subresource == "scale" {
+        new = scale::written(object, &new, row)?;
+    } else if *version != row.storage {
+        api::convert::convert(row, &mut new, version, &row.storage);
+    }
     let schema = schema_of(row);
     conform::conform(&schema, &mut new).map_err(|error| internal(error.to_string()))?;
     defaults::fill(&schema, &mut new);

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use schema::patch::json::JsonPatch;
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
-use crate::reviews::user_info;
+use crate::admission::AdmissionRequest;
+use crate::admission::described::{described, shown};
 
 /// The `AdmissionReview` for a request, in the version that the webhook wants to see the object in.
 pub(super) fn question(
@@ -18,49 +18,10 @@ pub(super) fn question(
     object: Option<&Value>,
     version: &ServedVersion,
 ) -> Value {
-    let (operation, options) = match request.operation {
-        Operation::Create => ("CREATE", "CreateOptions"),
-        Operation::Update => ("UPDATE", "UpdateOptions"),
-        Operation::Delete => ("DELETE", "DeleteOptions"),
-        Operation::Connect => ("CONNECT", ""),
-    };
-    // A stream's object is its options, which are of another kind.
-    let streams = request.operation == Operation::Connect;
-    let body = request.row.subresource(request.subresource).and_then(|subresource| subresource.body);
-    let kind = |version: &ServedVersion| match body.filter(|_| streams) {
-        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
-        None => json!({"group": version.group, "version": version.version, "kind": request.row.kind}),
-    };
-    let resource = |version: &ServedVersion| json!({"group": version.group, "version": version.version, "resource": request.row.plural});
-    let shown = |object: Option<&Value>| {
-        let mut object = object.cloned()?;
-        if *version != request.row.storage {
-            api::convert::convert(request.row, &mut object, &request.row.storage, version);
-        }
-        Some(object)
-    };
-    let mut asked = json!({
-        "uid": uid,
-        "kind": kind(version), "resource": resource(version),
-        "requestKind": kind(request.version), "requestResource": resource(request.version),
-        "name": request.name, "operation": operation, "userInfo": user_info(request.user),
-        "object": shown(object), "oldObject": shown(request.old), "dryRun": request.dry_run,
-    });
-    let mut say = |field: &str, value: &str| {
-        if !value.is_empty() {
-            crate::tree::set(&mut asked, &[field], value);
-        }
-    };
-    say("namespace", if request.row.plural == "namespaces" { request.name } else { request.namespace });
-    say("subResource", request.subresource);
-    say("requestSubResource", request.subresource);
-    if !options.is_empty() {
-        let mut said = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
-        if request.dry_run {
-            crate::tree::set(&mut said, &["dryRun"], json!(["All"]));
-        }
-        crate::tree::set(&mut asked, &["options"], said);
-    }
+    let mut asked = described(request, version);
+    crate::tree::set(&mut asked, &["uid"], uid);
+    crate::tree::set(&mut asked, &["object"], shown(request, version, object).into_owned());
+    crate::tree::set(&mut asked, &["oldObject"], shown(request, version, request.old).into_owned());
     json!({"kind": "AdmissionReview", "apiVersion": format!("admission.k8s.io/{review_version}"), "request": asked})
 }
 

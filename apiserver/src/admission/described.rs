@@ -1,0 +1,68 @@
+//! A request as webhooks and expressions are told of it: the fields of `admission.k8s.io AdmissionRequest`.
+
+use std::borrow::Cow;
+
+use api::ServedVersion;
+use serde_json::{Value, json};
+
+use super::matching::is_namespace;
+use super::{AdmissionRequest, Operation};
+use crate::reviews::user_info;
+use crate::subresource::scale;
+
+/// All but the objects and the review's own id, with the kind and resource in the version of the rule that matched.
+pub(super) fn described(request: &AdmissionRequest<'_>, version: &ServedVersion) -> Value {
+    let body = request.row.subresource(request.subresource).and_then(|subresource| subresource.body);
+    let kind = |version: &ServedVersion| match body {
+        Some((group, version, kind)) => json!({"group": group, "version": version, "kind": kind}),
+        None => json!({"group": version.group, "version": version.version, "kind": request.row.kind}),
+    };
+    let resource = |version: &ServedVersion| json!({"group": version.group, "version": version.version, "resource": request.row.plural});
+    let mut told = json!({
+        "kind": kind(version), "resource": resource(version),
+        "requestKind": kind(request.version), "requestResource": resource(request.version),
+        "name": request.name, "operation": request.operation.word(), "userInfo": user_info(request.user),
+        "dryRun": request.dry_run,
+    });
+    let mut say = |field: &str, value: Value| crate::tree::set(&mut told, &[field], value);
+    let namespace = if is_namespace(request.row) { request.name } else { request.namespace };
+    if !namespace.is_empty() {
+        say("namespace", namespace.into());
+    }
+    if !request.subresource.is_empty() {
+        say("subResource", request.subresource.into());
+        say("requestSubResource", request.subresource.into());
+    }
+    let options = match request.operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => return told,
+    };
+    let mut options = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
+    if request.dry_run {
+        crate::tree::set(&mut options, &["dryRun"], json!(["All"]));
+    }
+    say("options", options);
+    told
+}
+
+/// An object of the request as its subresource shows it, in the version of the rule that matched.
+pub(super) fn shown<'a>(
+    request: &AdmissionRequest<'_>,
+    version: &ServedVersion,
+    object: Option<&'a Value>,
+) -> Cow<'a, Value> {
+    let Some(object) = object else { return Cow::Owned(Value::Null) };
+    let storage = &request.row.storage;
+    let is_other = request.row.subresource(request.subresource).is_some_and(|it| it.body.is_some());
+    if request.subresource == "scale" {
+        Cow::Owned(scale::of(object, request.row).unwrap_or_default())
+    } else if is_other || version == storage {
+        Cow::Borrowed(object)
+    } else {
+        let mut object = object.clone();
+        api::convert::convert(request.row, &mut object, storage, version);
+        Cow::Owned(object)
+    }
+}

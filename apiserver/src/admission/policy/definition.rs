@@ -1,0 +1,198 @@
+//! A policy, compiled, and what it says of a request.
+
+use std::fmt;
+
+use api::ServedVersion;
+use api::field::Look;
+use serde_json::Value;
+
+use crate::admission::conditions::Conditions;
+use crate::admission::expressions::{BUDGET, Compiled, Fault, Found, Inputs, Offered, Variables};
+use crate::admission::matching::Matching;
+
+/// Messages that are longer give way to the next best one.
+const MESSAGE_BYTES_MAX: usize = 5 * 1024;
+
+/// A policy.
+pub(in crate::admission) struct Policy {
+    pub name: String,
+    pub matching: Matching,
+    /// Whether a request goes on that cannot be judged.
+    pub is_lenient: bool,
+    pub(super) parameter: Option<ParameterKind>,
+    conditions: Conditions,
+    variables: Variables,
+    validations: Vec<Validation>,
+    annotations: Vec<(String, Compiled)>,
+}
+
+/// The kind of a policy's parameters.
+pub(super) struct ParameterKind {
+    pub version: ServedVersion,
+    pub kind: String,
+}
+
+struct Validation {
+    expression: Compiled,
+    message: String,
+    message_expression: Option<Compiled>,
+    reason: String,
+}
+
+/// What a policy says of a request.
+#[derive(Debug, Default)]
+pub(super) struct Judgement {
+    /// What a binding's actions are about.
+    pub failures: Vec<Failure>,
+    /// For the audit log.
+    pub annotations: Vec<(String, String)>,
+    /// What is refused whatever a binding's actions are.
+    pub errors: Vec<String>,
+}
+
+/// A validation that does not hold, or that could not be evaluated.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub index: usize,
+    pub message: String,
+    /// Empty where it could not be evaluated.
+    pub reason: String,
+}
+
+impl Policy {
+    pub fn read(policy: &Value) -> Self {
+        let spec = policy.get("spec").unwrap_or(&Value::Null);
+        let parameter = spec.at("paramKind").map(ParameterKind::read);
+        let has_params = parameter.is_some();
+        let offered = Offered { params: has_params, variables: true };
+        let validation = |(index, said): (usize, &Value)| {
+            let place = format!("spec.validations[{index}]");
+            let message_expression = Some(said).filter(|said| !said.text("messageExpression").is_empty());
+            Validation {
+                expression: Compiled::read(said, &place, "expression", offered),
+                message: said.text("message").trim().to_string(),
+                message_expression: message_expression
+                    .map(|said| Compiled::read(said, &place, "messageExpression", offered)),
+                reason: said.text("reason").to_string(),
+            }
+        };
+        let annotation = |(index, said): (usize, &Value)| {
+            let place = format!("spec.auditAnnotations[{index}]");
+            (said.text("key").to_string(), Compiled::read(said, &place, "valueExpression", offered))
+        };
+        Self {
+            name: api::object::name(policy).to_string(),
+            matching: Matching::of_policy(spec.get("matchConstraints").unwrap_or(&Value::Null)),
+            is_lenient: spec.text("failurePolicy") == "Ignore",
+            conditions: Conditions::read(spec, "spec.", has_params),
+            variables: Variables::read(spec, has_params),
+            validations: spec.items("validations").iter().enumerate().map(validation).collect(),
+            annotations: spec.items("auditAnnotations").iter().enumerate().map(annotation).collect(),
+            parameter,
+        }
+    }
+
+    /// All its expressions.
+    pub fn expressions(&self) -> impl Iterator<Item = &Compiled> {
+        let validations = self.validations.iter();
+        let validations =
+            validations.flat_map(|v| std::iter::once(&v.expression).chain(&v.message_expression));
+        self.conditions
+            .expressions()
+            .chain(self.variables.expressions())
+            .chain(validations)
+            .chain(self.annotations.iter().map(|(_, value)| value))
+    }
+
+    /// What it says of a request.
+    pub(super) fn judge<'a>(&'a self, inputs: Inputs<'a>) -> Judgement {
+        let mut judgement = Judgement::default();
+        match self.conditions.hold(&inputs) {
+            Ok(true) => {}
+            Ok(false) => return judgement,
+            Err(why) => {
+                self.failed(&mut judgement, 0, why);
+                return judgement;
+            }
+        }
+        let inputs = inputs.with_variables(&self.variables);
+        let mut budget = BUDGET;
+        for (index, validation) in self.validations.iter().enumerate() {
+            match inputs.evaluate(&validation.expression, &mut budget) {
+                Ok(Found::Bool(true)) => {}
+                Ok(_) => judgement.failures.push(Failure {
+                    index,
+                    message: validation.message(&inputs, &mut budget),
+                    reason: validation.reason.clone(),
+                }),
+                Err(fault @ Fault::OutOfBudget) => {
+                    // What has been found until here does not count either: nobody knows what would have been.
+                    judgement.failures.clear();
+                    self.failed(&mut judgement, 0, fault.to_string());
+                    return judgement;
+                }
+                Err(fault) => self.failed(&mut judgement, index, fault.to_string()),
+            }
+        }
+        self.annotate(&inputs, &mut judgement);
+        judgement
+    }
+
+    fn failed(&self, judgement: &mut Judgement, index: usize, message: String) {
+        if !self.is_lenient {
+            judgement.failures.push(Failure { index, message, reason: String::new() });
+        }
+    }
+
+    fn annotate(&self, inputs: &Inputs<'_>, judgement: &mut Judgement) {
+        let mut budget = BUDGET;
+        for (key, expression) in &self.annotations {
+            match inputs.evaluate(expression, &mut budget) {
+                Ok(Found::Text(text)) if !text.trim().is_empty() => {
+                    judgement.annotations.push((key.clone(), text.trim().to_string()));
+                }
+                Ok(Found::Text(_) | Found::Null) => {}
+                Ok(Found::Bool(_) | Found::Other) => judgement.errors.push(format!(
+                    "valueExpression '{}' resulted in unsupported return type. Return type must be either string or null.",
+                    expression.source
+                )),
+                Err(fault) if !self.is_lenient => judgement.errors.push(fault.to_string()),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Validation {
+    /// What the user is told: what the expression for it says, the message, or the expression itself.
+    fn message(&self, inputs: &Inputs<'_>, budget: &mut u64) -> String {
+        let computed = self.message_expression.as_ref().and_then(|it| inputs.evaluate(it, budget).ok());
+        let is_fit =
+            |text: &&str| !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n');
+        if let Some(Found::Text(text)) = &computed
+            && let Some(text) = Some(text.trim()).filter(is_fit)
+        {
+            text.to_string()
+        } else if self.message.is_empty() {
+            format!("failed expression: {}", self.expression.source.trim())
+        } else {
+            self.message.clone()
+        }
+    }
+}
+
+impl ParameterKind {
+    fn read(kind: &Value) -> Self {
+        let api_version = kind.text("apiVersion");
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let version = ServedVersion { group: group.to_string(), version: version.to_string() };
+        Self { version, kind: kind.text("kind").to_string() }
+    }
+}
+
+impl fmt::Display for ParameterKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ServedVersion { group, version } = &self.version;
+        write!(out, "{group}/{version}, Kind={}", self.kind)
+    }
+}

@@ -1,0 +1,135 @@
+//! ValidatingAdmissionPolicy: rules in CEL that writes have to keep, wherever bindings put them in force.
+//!
+//! As upstream: a policy without a binding does nothing; what cannot be decided is refused or passed over by the
+//! policy's failure policy; the first refusal is what the user is told; what bindings only want audited or warned of
+//! goes on. Policies and their bindings are nobody's business, so that a bad one can be removed, and neither is what
+//! the API server writes by itself. A policy is in force with the answer to its creation.
+//!
+//! Other than upstream, which keeps the first one only, `validation_failure` in the audit log lists every failure.
+//! MutatingAdmissionPolicy is not here yet; definitions, bindings and parameters are what it will need as well.
+
+mod binding;
+mod definition;
+mod findings;
+
+use std::sync::Arc;
+
+use api::{ApiError, ResourceTable, Row, ServedVersion};
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use self::binding::Binding;
+use self::definition::ParameterKind;
+pub(super) use self::definition::Policy;
+use self::findings::Findings;
+use super::expressions::{Inputs, NAMESPACE, PARAMS};
+use super::kept::Kept;
+use super::matching::{NamespaceOf, Subject};
+use super::{Admission, AdmissionRequest};
+use crate::objects::Objects;
+
+pub(super) const POLICIES: &str = "admissionregistration.k8s.io/validatingadmissionpolicies";
+const BINDINGS: &str = "admissionregistration.k8s.io/validatingadmissionpolicybindings";
+
+/// The plugin.
+pub struct ValidatingPolicies {
+    objects: Objects,
+    table: Arc<RwLock<Arc<ResourceTable>>>,
+    policies: Kept<Policy>,
+    bindings: Kept<Binding>,
+}
+
+impl ValidatingPolicies {
+    /// Looks policies, bindings and parameters up in the cache; the table knows the kinds of parameters.
+    pub fn new(objects: Objects, table: Arc<RwLock<Arc<ResourceTable>>>) -> Self {
+        Self {
+            policies: Kept::new(objects.clone(), POLICIES, Policy::read),
+            bindings: Kept::new(objects.clone(), BINDINGS, Binding::read),
+            objects,
+            table,
+        }
+    }
+
+    /// Adds what a policy finds that covers the request in a version.
+    fn examine(
+        &self,
+        policy: &Policy,
+        bindings: &[Arc<Binding>],
+        subject: &Subject<'_>,
+        version: &ServedVersion,
+        findings: &mut Findings,
+    ) {
+        let mut own = bindings.iter().filter(|binding| binding.policy == policy.name).peekable();
+        if own.peek().is_none() {
+            return;
+        }
+        let kind = match policy.parameter.as_ref().map(|kind| self.row_of(kind)).transpose() {
+            Ok(row) => policy.parameter.as_ref().zip(row),
+            Err(why) => return findings.misconfigured(policy, None, &why),
+        };
+        for binding in own.filter(|binding| binding.covers(subject)) {
+            let parameters = match (&kind, &binding.parameters) {
+                (Some((kind, row)), Some(parameters)) => {
+                    let found = parameters.find(&self.objects, row, &kind.version, subject.request.namespace);
+                    found.map(|found| found.into_iter().map(Some).collect())
+                }
+                _ => Ok(vec![None]),
+            };
+            match parameters {
+                Ok(parameters) => parameters.into_iter().for_each(|parameter| {
+                    findings.add(binding, policy.judge(inputs(subject, version, parameter)));
+                }),
+                Err(why) => findings.misconfigured(policy, Some(binding), &why),
+            }
+        }
+        findings.publish(&policy.name, subject.request);
+    }
+
+    fn row_of(&self, kind: &ParameterKind) -> Result<Arc<Row>, String> {
+        let ServedVersion { group, version } = &kind.version;
+        let row = self.table.read().kind(group, version, &kind.kind).cloned();
+        row.ok_or_else(|| format!("failed to find resource referenced by paramKind: '{kind}'"))
+    }
+}
+
+/// What the expressions of a policy see. Without a parameter, `params` is null.
+fn inputs<'a>(subject: &Subject<'a>, version: &ServedVersion, parameter: Option<Value>) -> Inputs<'a> {
+    let namespace = subject.namespace.get().map(without_owners).unwrap_or_default();
+    Inputs::of(subject, version).with(NAMESPACE, namespace).with(PARAMS, parameter.unwrap_or_default())
+}
+
+/// A namespace as expressions see it.
+fn without_owners(namespace: &Value) -> Value {
+    let mut seen = namespace.clone();
+    if let Some(metadata) = seen.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata
+            .retain(|field, _| !["managedFields", "ownerReferences", "selfLink"].contains(&field.as_str()));
+    }
+    seen
+}
+
+#[async_trait]
+impl Admission for ValidatingPolicies {
+    async fn validate(&self, request: &AdmissionRequest<'_>, object: Option<&Value>) -> Result<(), ApiError> {
+        let policies = self.policies.all();
+        if policies.is_empty() || request.is_own() || is_exempt(request) {
+            return Ok(());
+        }
+        let bindings = self.bindings.all();
+        let subject = Subject { request, object, namespace: &NamespaceOf::new(&self.objects, request) };
+        let mut findings = Findings::default();
+        for policy in policies.iter() {
+            if let Some(version) = policy.matching.version(&subject) {
+                self.examine(policy, &bindings, &subject, &version, &mut findings);
+            }
+        }
+        findings.conclude(request)
+    }
+}
+
+/// Policies of all kinds, and their bindings.
+fn is_exempt(request: &AdmissionRequest<'_>) -> bool {
+    request.row.storage.group == "admissionregistration.k8s.io"
+        && request.row.kind.contains("AdmissionPolicy")
+}
