@@ -290,10 +290,10 @@ pub struct CommonOptions {
     /// The node's address [default: that of the default route]
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
-    /// The pods' range [default: 10.244.0.0/16]
+    /// The pods' range, or one of each family with a comma between them, IPv4 first [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<String>,
-    /// The services' range [default: 10.96.0.0/16]
+    /// The services' range, or one of each family with a comma between them, IPv4 first [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<String>,
     /// Where the agent API listens [default: 0.0.0.0:10250]

@@ -103,7 +103,7 @@ fn server_config(settings: &Settings, pki: &ClusterPki) -> anyhow::Result<apiser
             signing_key_pem: pki.service_account_key_pem.clone().into_bytes(),
             verification_keys_pem: Vec::new(),
         },
-        service_range: apiserver::ServiceRange::parse(&settings.service_cidr.to_string())?,
+        service_range: apiserver::ServiceRange::parse(&settings.service_cidrs())?,
         node_ports: 30000..=32767,
         cluster_domain: CLUSTER_DOMAIN.to_string(),
         drain_seconds: DRAIN_SECONDS,
@@ -117,8 +117,8 @@ pub fn controller_config(
     authority: Option<CertificateAndKey>,
 ) -> controller_manager::Config {
     controller_manager::Config {
-        cluster_cidr: Some(settings.pod_cidr.to_string()),
-        service_cidr: Some(settings.service_cidr.to_string()),
+        cluster_cidr: Some(settings.pod_cidrs()),
+        service_cidr: Some(settings.service_cidrs()),
         root_ca_pem: authority.as_ref().map(|pair| pair.certificate_pem.clone()),
         signing_authority: authority.map(|pair| controller_manager::SigningAuthority {
             certificate_pem: pair.certificate_pem,

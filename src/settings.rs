@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use api::net::AddressRange;
 use sha2::{Digest, Sha256};
 
 use crate::cli::{CommonOptions, StoreKind};
@@ -32,8 +33,11 @@ pub struct Settings {
     pub cni_bin_dir: PathBuf,
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// The IPv4 range is the one that nodes carry; the other one is only given out.
     pub pod_cidr: Ipv4Range,
+    pub pod_cidr_v6: Option<AddressRange>,
     pub service_cidr: Ipv4Range,
+    pub service_cidr_v6: Option<AddressRange>,
     pub agent_address: SocketAddr,
     pub insecure_registries: Vec<String>,
     /// `None` is the agent's own default.
@@ -56,6 +60,26 @@ pub struct EtcdTlsFiles {
 pub struct Ipv4Range {
     pub first: Ipv4Addr,
     pub prefix: u8,
+}
+
+/// A range, or one of each family. The family of the nodes' addresses comes first.
+fn parse_ranges(flag: &str, text: &str) -> anyhow::Result<(Ipv4Range, Option<AddressRange>)> {
+    let Some((first, second)) = text.split_once(',') else {
+        return Ok((Ipv4Range::parse(flag, text)?, None));
+    };
+    let range = AddressRange::parse(second).filter(|range| range.family() == "IPv6");
+    let range = range.with_context(|| {
+        format!("--{flag} {text}: what follows the IPv4 range is not an IPv6 range such as fd00:10:96::/112")
+    })?;
+    ensure!(
+        range.to_string() == second.trim(),
+        "--{flag} {text} has host bits set or is unusual; write {range}"
+    );
+    Ok((Ipv4Range::parse(flag, first)?, Some(range)))
+}
+
+fn joined(range: Ipv4Range, second: Option<AddressRange>) -> String {
+    second.map_or(range.to_string(), |second| format!("{range},{second}"))
 }
 
 impl Ipv4Range {
@@ -106,12 +130,23 @@ impl Settings {
         let data_dir = pick!(data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let data_dir =
             std::path::absolute(&data_dir).with_context(|| format!("--data-dir {}", data_dir.display()))?;
-        let pod_cidr = Ipv4Range::parse("pod-cidr", &pick!(pod_cidr).unwrap_or("10.244.0.0/16".into()))?;
-        let service_cidr =
-            Ipv4Range::parse("service-cidr", &pick!(service_cidr).unwrap_or("10.96.0.0/16".into()))?;
+        let (pod_cidr, pod_cidr_v6) =
+            parse_ranges("pod-cidr", &pick!(pod_cidr).unwrap_or("10.244.0.0/16".into()))?;
+        let (service_cidr, service_cidr_v6) =
+            parse_ranges("service-cidr", &pick!(service_cidr).unwrap_or("10.96.0.0/16".into()))?;
         ensure!(
             !pod_cidr.overlaps(&service_cidr),
             "--pod-cidr {pod_cidr} and --service-cidr {service_cidr} overlap; choose two ranges apart"
+        );
+        if let (Some(pods), Some(services)) = (pod_cidr_v6, service_cidr_v6) {
+            ensure!(
+                !pods.overlaps(services),
+                "--pod-cidr {pods} and --service-cidr {services} overlap; choose two ranges apart"
+            );
+        }
+        ensure!(
+            pod_cidr_v6.is_none_or(|pods| pods.prefix() <= 64),
+            "--pod-cidr: the IPv6 range is too small: every node takes a /64 of it"
         );
         ensure!(pod_cidr.prefix <= 24, "--pod-cidr {pod_cidr} is too small: every node takes a /24 of it");
         let store = pick!(store).unwrap_or(StoreKind::Embedded);
@@ -140,7 +175,9 @@ impl Settings {
             node_name,
             node_ip: pick!(node_ip).unwrap_or_else(default_address),
             pod_cidr,
+            pod_cidr_v6,
             service_cidr,
+            service_cidr_v6,
             agent_address: pick!(agent_address).unwrap_or(SocketAddr::from(([0, 0, 0, 0], 10250))),
             insecure_registries: pick!(insecure_registries).unwrap_or_default(),
             eviction_hard: pick!(eviction_hard)
@@ -173,6 +210,16 @@ impl Settings {
             log_level: pick!(log_level).unwrap_or("info".into()),
             data_dir,
         })
+    }
+
+    /// The pods' range, or one of each family, as the flag says it.
+    pub fn pod_cidrs(&self) -> String {
+        joined(self.pod_cidr, self.pod_cidr_v6)
+    }
+
+    /// The services' range, or one of each family, as the flag says it.
+    pub fn service_cidrs(&self) -> String {
+        joined(self.service_cidr, self.service_cidr_v6)
     }
 
     /// The address on which cluster DNS answers: the tenth of the service range.
@@ -300,6 +347,27 @@ mod tests {
             ..Default::default()
         };
         assert!(error(flags).contains("overlap"));
+    }
+
+    #[test]
+    fn a_second_range_is_of_the_other_family() {
+        let resolve = |pods: &str, services: &str| {
+            let (pod_cidr, service_cidr) = (Some(pods.into()), Some(services.into()));
+            Settings::resolve(&CommonOptions { pod_cidr, service_cidr, ..Default::default() })
+        };
+        let (pods, services) = ("10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112");
+        let settings = resolve(pods, services).unwrap();
+        assert_eq!((settings.pod_cidrs().as_str(), settings.service_cidrs().as_str()), (pods, services));
+        for (pods, services, said) in [
+            (pods, "10.96.0.0/16,10.97.0.0/16", "is not an IPv6 range"),
+            (pods, "fd00:10:96::/112,10.96.0.0/16", "is not an IPv6 range"),
+            (pods, "10.96.0.0/16,fd00:10:96::1/112", "write fd00:10:96::/112"),
+            (pods, "10.96.0.0/16,fd00:10:244:7::/112", "overlap"),
+            ("10.244.0.0/16,fd00:10:244::/72", services, "too small"),
+        ] {
+            let error = resolve(pods, services).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod humanize;
 pub mod intstr;
 pub mod meta;
 pub mod names;
+pub mod net;
 pub mod object;
 pub mod openapi;
 pub mod quota;

@@ -3,6 +3,8 @@
 //!
 //! Length limits are said in characters where upstream says so and in bytes elsewhere; both count bytes.
 
+use crate::net::AddressRange;
+
 /// The longest label of a DNS name, and the longest value of an object label.
 pub const LABEL_LENGTH_MAX: usize = 63;
 /// The longest DNS name, and the longest name of most objects.
@@ -38,7 +40,7 @@ impl NameRule {
             Self::Label => dns1123_label(name),
             Self::Label1035 => dns1035_label(name),
             Self::PathSegment => path_segment(name),
-            Self::IpAddress => ip_address(name),
+            Self::IpAddress => canonical_ip_address(name),
             Self::Any => Vec::new(),
         }
     }
@@ -331,6 +333,31 @@ pub fn ip_address(value: &str) -> Vec<String> {
         return Vec::new();
     }
     vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_string()]
+}
+
+/// An IP address in its one way to be written.
+pub fn canonical_ip_address(value: &str) -> Vec<String> {
+    match value.parse::<std::net::IpAddr>() {
+        Ok(address) if address.to_string() != value => {
+            vec![format!("must be in canonical form ({:?})", address.to_string())]
+        }
+        _ => ip_address(value),
+    }
+}
+
+/// A range of addresses in its one way to be written.
+pub fn canonical_cidr(value: &str) -> Vec<String> {
+    let Some(range) = AddressRange::parse(value).filter(|_| cidr(value).is_empty()) else {
+        return cidr(value);
+    };
+    let address = value.split('/').next().and_then(|address| address.parse().ok());
+    if address != Some(range.nth(0)) {
+        vec!["must not have bits set beyond the prefix length".to_string()]
+    } else if range.to_string() != value {
+        vec![format!("must be in canonical form ({:?})", range.to_string())]
+    } else {
+        Vec::new()
+    }
 }
 
 /// A range of addresses: `10.0.0.0/8`.

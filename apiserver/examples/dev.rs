@@ -28,8 +28,7 @@ async fn main() -> anyhow::Result<()> {
     std::fs::create_dir_all(&directory)?;
     let service_range = ServiceRange::parse("10.96.0.0/16")?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let names =
-        ServerNames { addresses: vec![loopback, service_range.address(1).into()], ..Default::default() };
+    let names = ServerNames { addresses: vec![loopback, service_range.address(1)], ..Default::default() };
     let cluster = ClusterPki::ensure(&directory.join("pki"), &names, jiff::Timestamp::now())?;
     let ca = cluster.authority.certificate_pem().to_string();
     let server_url = format!("https://127.0.0.1:{port}");

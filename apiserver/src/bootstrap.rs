@@ -2,11 +2,14 @@
 //! back.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use api::field::Look;
 use api::{ApiError, Row};
 use http::HeaderMap;
 use serde_json::{Value, json};
 use store::{Action, Precondition, StoreError, Write};
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::{MASTERS, UserInfo};
 use crate::authz::{bootstrap_objects, reconciled};
@@ -16,11 +19,14 @@ use crate::http::negotiate::Form;
 use crate::http::query::Query;
 use crate::http::request_info::RequestInfo;
 use crate::http::respond::Failure;
-use crate::pipeline::{Call, Change, Core, Target, WriteOptions};
+use crate::pipeline::{Call, Change, Core, Target, WriteOptions, now};
 use crate::server::ServerError;
+use crate::service::DEFAULT_RANGE;
 
 /// How often another API server's bootstrap may get in between.
 const ATTEMPTS: usize = 5;
+/// How often it is looked whether something is missing.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Writes what is missing.
 pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
@@ -29,7 +35,10 @@ pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
         core.objects.catch_up().await;
-        let missing = missing(core, &call).map_err(setup)?;
+        let missing = objects(&core.config)
+            .map_err(Failure::from)
+            .and_then(|all| missing(core, &call, all))
+            .map_err(setup)?;
         match commit(core, missing).await {
             Ok(()) => {
                 last = None;
@@ -44,7 +53,62 @@ pub(crate) async fn ensure(core: &Arc<Core>) -> Result<(), ServerError> {
     }
     core.objects.catch_up().await;
     reconcile_roles(core, &call).await.map_err(setup)?;
+    settle_default_range(core, &call).await.map_err(setup)?;
     refresh_endpoints(core, &call).await.map_err(setup)
+}
+
+/// Brings back what must always be there and was deleted, until shutdown.
+pub(crate) async fn keep(core: Arc<Core>, shutdown: CancellationToken) {
+    let call = own_call();
+    while shutdown.run_until_cancelled(tokio::time::sleep(KEEP_EVERY)).await.is_some() {
+        let kept = async {
+            let missing = missing(&core, &call, network_objects(&core.config))?;
+            if !missing.is_empty() {
+                // One that another server brings back just now is no fault.
+                match commit(&core, missing).await {
+                    Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => return Err(Failure::from(ApiError::internal(error.to_string()))),
+                }
+                core.objects.catch_up().await;
+            }
+            settle_default_range(&core, &call).await
+        };
+        if let Err(failure) = kept.await {
+            tracing::warn!(error = %failure.error, "what every cluster has could not be brought back");
+        }
+    }
+}
+
+/// The default range of services' addresses follows the server's flag from one range to one of each family, and no
+/// further; it is ready unless somebody has said that it is not.
+async fn settle_default_range(core: &Arc<Core>, call: &Call) -> Result<(), Failure> {
+    let wanted = default_range(&core.config);
+    let target = target_of(core, &wanted)?;
+    let Some(live) = core.objects.get(&target.row_name, "", &target.name) else { return Ok(()) };
+    let cidrs = |range: &Value| range.dig(&["spec", "cidrs"]).cloned().unwrap_or_default();
+    let (has, flag) = (cidrs(&live), cidrs(&wanted));
+    let is_one_more = has.as_array().is_some_and(|has| has.len() == 1) && has.get(0) == flag.get(0);
+    if has != flag && !is_one_more {
+        tracing::warn!(%has, %flag, "the default ServiceCIDR is not what --service-cidr says; it stays as it is");
+    }
+    let conditions = live.get("status").map(|status| status.items("conditions")).unwrap_or_default();
+    let is_said = conditions.iter().any(|condition| condition.text("type") == "Ready");
+    let is_deleted = live.dig(&["metadata", "deletionTimestamp"]).is_some();
+    if is_deleted || has != flag && !is_one_more || has == flag && is_said {
+        return Ok(());
+    }
+    let edit = move |live: &Value| {
+        let mut new = live.clone();
+        crate::tree::set(&mut new, &["spec", "cidrs"], flag.clone());
+        if !is_said {
+            let ready = json!([{"type": "Ready", "status": "True", "reason": "",
+                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now()}]);
+            crate::tree::set(&mut new, &["status", "conditions"], ready);
+        }
+        Ok(new)
+    };
+    core.change(call, &target, Change::Edit(Box::new(edit)), &WriteOptions::default()).await?;
+    Ok(())
 }
 
 /// A cluster that an older version has made gets what the standard roles and bindings have come to hold since.
@@ -83,9 +147,9 @@ async fn commit(core: &Core, objects: Vec<Vec<Write>>) -> Result<(), StoreError>
 }
 
 /// What has to be written for each object that is not there.
-fn missing(core: &Core, call: &Call) -> Result<Vec<Vec<Write>>, Failure> {
+fn missing(core: &Core, call: &Call, objects: Vec<Value>) -> Result<Vec<Vec<Write>>, Failure> {
     let mut missing = Vec::new();
-    for object in objects(&core.config)? {
+    for object in objects {
         let target = target_of(core, &object)?;
         if core.objects.cached(&target.row_name, &target.namespace, &target.name).is_some() {
             continue;
@@ -121,15 +185,31 @@ fn objects(config: &Config) -> Result<Vec<Value>, ApiError> {
             "must run in the cluster, but can be moved to another node if necessary",
         ),
         priority_class("system-node-critical", 2_000_001_000, "must not be moved from their current node"),
-        kubernetes_service(config),
-        kubernetes_endpoints(config),
-        kubernetes_slice(config),
         dns_service(config),
         client_authentication(config),
     ]);
+    objects.extend(network_objects(config));
     objects.extend(standard_roles()?);
     objects.extend(crate::flow::bootstrap::objects());
     Ok(objects)
+}
+
+/// What the cluster cannot do without and users can delete.
+fn network_objects(config: &Config) -> Vec<Value> {
+    vec![
+        default_range(config),
+        kubernetes_service(config),
+        kubernetes_endpoints(config),
+        kubernetes_slice(config),
+    ]
+}
+
+fn default_range(config: &Config) -> Value {
+    let cidrs: Vec<String> = config.service_range.ranges().map(|range| range.to_string()).collect();
+    json!({
+        "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
+        "metadata": {"name": DEFAULT_RANGE}, "spec": {"cidrs": cidrs},
+    })
 }
 
 fn standard_roles() -> Result<Vec<Value>, ApiError> {
@@ -159,7 +239,7 @@ fn kubernetes_service(config: &Config) -> Value {
         },
         "spec": {
             "type": "ClusterIP", "clusterIP": config.kubernetes_service_address().to_string(),
-            "sessionAffinity": "None",
+            "ipFamilyPolicy": "SingleStack", "sessionAffinity": "None",
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": config.bind_address.port()}],
         },
     })

@@ -1,9 +1,11 @@
 //! What the API server has to be told, checked once. Holds key material: its `Debug` shows none of it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use api::net::AddressRange;
 
 use crate::admission::pod_security::PodSecurityConfig;
 use crate::audit::AuditConfig;
@@ -41,52 +43,72 @@ impl fmt::Debug for ServiceAccountKeys {
     }
 }
 
-/// An IPv4 range such as `10.96.0.0/16`.
+/// The ranges that services' addresses come from: one, or one of each family, the cluster's default first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServiceRange {
-    base: u32,
-    prefix_length: u8,
+    primary: AddressRange,
+    secondary: Option<AddressRange>,
 }
 
-/// A service range that cannot be used.
+/// Service ranges that cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the service range {0:?} is not an IPv4 range like 10.96.0.0/16 with a prefix from /8 to /28")]
-pub struct ServiceRangeError(String);
+pub enum ServiceRangeError {
+    /// What is given is no range, or one of no use.
+    #[error(
+        "the service range {0:?} is not a range like 10.96.0.0/16 (prefix from /8 to /28) or fd00:10:96::/112 (/64 to /124)"
+    )]
+    Range(String),
+    /// There may be one range, or two of different families.
+    #[error("the service ranges {0:?} are not one range, or one of IPv4 and one of IPv6")]
+    Several(String),
+}
 
 impl ServiceRange {
-    /// Reads `a.b.c.d/n`.
+    /// Reads `range` or `range,range`.
     pub fn parse(text: &str) -> Result<Self, ServiceRangeError> {
-        let fail = || ServiceRangeError(text.to_string());
-        let (address, length) = text.split_once('/').ok_or_else(fail)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| fail())?;
-        let prefix_length: u8 = length.parse().map_err(|_| fail())?;
-        if !(8..=28).contains(&prefix_length) {
-            return Err(fail());
+        let range = |text: &str| {
+            let range = AddressRange::parse(text);
+            let is_fit = |range: &AddressRange| match range.family() {
+                "IPv4" => (8..=28).contains(&range.prefix()),
+                _ => (64..=124).contains(&range.prefix()),
+            };
+            range.filter(is_fit).ok_or_else(|| ServiceRangeError::Range(text.to_string()))
+        };
+        let (primary, secondary) = match text.split_once(',') {
+            Some((primary, secondary)) => (range(primary)?, Some(range(secondary)?)),
+            None => (range(text)?, None),
+        };
+        if secondary.is_some_and(|secondary| secondary.family() == primary.family()) {
+            return Err(ServiceRangeError::Several(text.to_string()));
         }
-        let mask = u32::MAX << (32 - prefix_length);
-        Ok(Self { base: u32::from(address) & mask, prefix_length })
+        Ok(Self { primary, secondary })
     }
 
-    /// How many addresses there are, network and broadcast included.
-    pub fn size(&self) -> u32 {
-        1 << (32 - self.prefix_length)
+    /// The ranges, the default first.
+    pub fn ranges(&self) -> impl Iterator<Item = AddressRange> {
+        std::iter::once(self.primary).chain(self.secondary)
     }
 
-    /// The address at an offset from the base.
-    pub fn address(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.base.wrapping_add(offset))
+    /// Their families.
+    pub fn families(&self) -> Vec<&'static str> {
+        self.ranges().map(AddressRange::family).collect()
     }
 
-    /// The offset of an address, if it lies in the range and may be given to a service (neither the first nor the last).
-    pub fn offset(&self, address: Ipv4Addr) -> Option<u32> {
-        let offset = u32::from(address).checked_sub(self.base)?;
-        (offset > 0 && offset < self.size() - 1).then_some(offset)
+    /// The address at an offset in the default range.
+    pub fn address(&self, offset: u32) -> IpAddr {
+        self.primary.nth(offset.into())
+    }
+
+    /// The range of a family.
+    pub fn of_family(&self, family: &str) -> Option<AddressRange> {
+        self.ranges().find(|range| range.family() == family)
     }
 }
 
 impl fmt::Display for ServiceRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address(0), self.prefix_length)
+        let ranges: Vec<String> = self.ranges().map(|range| range.to_string()).collect();
+        f.write_str(&ranges.join(","))
     }
 }
 
@@ -109,7 +131,7 @@ pub struct Config {
     pub root_ca_pem: Vec<u8>,
     /// Keys of service-account tokens.
     pub service_account: ServiceAccountKeys,
-    /// The range of cluster addresses.
+    /// The ranges of cluster addresses.
     pub service_range: ServiceRange,
     /// The range of node ports.
     pub node_ports: RangeInclusive<u16>,
@@ -157,13 +179,13 @@ impl Default for Patience {
 
 impl Config {
     /// The address of the service `kubernetes`.
-    pub fn kubernetes_service_address(&self) -> Ipv4Addr {
+    pub fn kubernetes_service_address(&self) -> IpAddr {
         self.service_range.address(1)
     }
 
-    /// The address of the cluster's DNS.
-    pub fn dns_service_address(&self) -> Ipv4Addr {
-        self.service_range.address(10)
+    /// The address of the cluster's DNS, which answers over IPv4 wherever there is any.
+    pub fn dns_service_address(&self) -> IpAddr {
+        self.service_range.of_family("IPv4").unwrap_or(self.service_range.primary).nth(10)
     }
 }
 
@@ -172,13 +194,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn service_ranges_should_know_their_addresses() {
-        let range = ServiceRange::parse("10.96.0.0/16").unwrap();
-        assert_eq!(range.address(10), Ipv4Addr::new(10, 96, 0, 10));
-        assert_eq!(range.offset(Ipv4Addr::new(10, 96, 1, 0)), Some(256));
-        assert_eq!(range.offset(Ipv4Addr::new(10, 96, 255, 255)), None);
-        assert_eq!(range.offset(Ipv4Addr::new(10, 97, 0, 1)), None);
-        assert!(ServiceRange::parse("10.96.0.0").is_err());
-        assert!(ServiceRange::parse("fd00::/108").is_err());
+    fn service_ranges_are_one_or_one_of_each_family() {
+        let dual = ServiceRange::parse("fd00:10:96::/112,10.96.0.0/16").unwrap();
+        assert_eq!(dual.families(), ["IPv6", "IPv4"]);
+        assert_eq!(dual.address(1).to_string(), "fd00:10:96::1");
+        assert_eq!(dual.to_string(), "fd00:10:96::/112,10.96.0.0/16");
+        assert_eq!(ServiceRange::parse("10.96.0.0/24").unwrap().to_string(), "10.96.0.0/24");
+        let several = "10.96.0.0/16,10.97.0.0/16";
+        assert_eq!(ServiceRange::parse(several), Err(ServiceRangeError::Several(several.to_string())));
+        for text in ["10.96.0.0", "10.96.0.0/30", "fd00::/48", "10.96.0.0/16,fd00::/112,fd01::/112", "", ","]
+        {
+            assert!(matches!(ServiceRange::parse(text), Err(ServiceRangeError::Range(_))), "{text}");
+        }
     }
 }

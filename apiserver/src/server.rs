@@ -111,6 +111,8 @@ impl Server {
         crate::bootstrap::ensure(&core).await?;
         crate::custom::refresh(&core);
         tokio::spawn(crate::custom::follow(core.clone(), background.clone()));
+        tokio::spawn(crate::service::follow(core.clone(), background.clone()));
+        tokio::spawn(crate::bootstrap::keep(core.clone(), background.clone()));
         Ok(Self { core, serving, background })
     }
 

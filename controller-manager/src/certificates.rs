@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::net::AddressRange;
 use client::patch::only_unchanged;
 use client::{Informer, Outcome, Scope, queue};
 use jiff::{SignedDuration, Timestamp};
@@ -300,7 +301,9 @@ fn names_are_free(subject: &CertificateRequest, taken: &Taken<'_>) -> bool {
     let others: Vec<IpAddr> =
         of_other_nodes.chain(of_servers.map(String::as_str)).filter_map(|text| text.parse().ok()).collect();
     let is_free = |address: &IpAddr| {
-        let of_a_service = taken.service_range.is_some_and(|range| range_contains(range, *address));
+        let mut services = taken.service_range.iter().flat_map(|ranges| ranges.split(','));
+        let of_a_service = services
+            .any(|range| AddressRange::parse(range).is_some_and(|range| range.offset(*address).is_some()));
         let of_everybody = address.is_loopback() || address.is_unspecified() || address.is_multicast();
         !others.contains(address) && !of_a_service && !of_everybody
     };
@@ -308,22 +311,6 @@ fn names_are_free(subject: &CertificateRequest, taken: &Taken<'_>) -> bool {
         && !of_the_api_server(name)
         && subject.dns_names.iter().all(|dns| dns == name)
         && subject.addresses.iter().all(is_free)
-}
-
-fn range_contains(range: &str, address: IpAddr) -> bool {
-    let Some((first, prefix)) = range.split_once('/') else { return false };
-    let Ok(prefix) = prefix.parse::<u32>() else { return false };
-    match (first.parse(), address) {
-        (Ok(IpAddr::V4(first)), IpAddr::V4(address)) => {
-            let mask = u32::MAX.checked_shl(32u32.saturating_sub(prefix)).unwrap_or(0);
-            u32::from(first) & mask == u32::from(address) & mask
-        }
-        (Ok(IpAddr::V6(first)), IpAddr::V6(address)) => {
-            let mask = u128::MAX.checked_shl(128u32.saturating_sub(prefix)).unwrap_or(0);
-            u128::from(first) & mask == u128::from(address) & mask
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ mod replicaset;
 mod resource_quota;
 mod root_ca;
 mod service_account;
+mod service_cidr;
 mod stateful_set;
 #[cfg(test)]
 mod testing;
@@ -47,11 +48,12 @@ use common::Context;
 /// Everything the controllers need to know about the cluster.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Range from which every node gets its pods' addresses; `None` leaves nodes without.
+    /// Ranges from which every node gets its pods' addresses: one, or one of each family with a comma between them; `None`
+    /// leaves nodes without.
     pub cluster_cidr: Option<String>,
-    /// Prefix length of one node's range.
+    /// Prefix length of one node's IPv4 range; of IPv6 it has 64.
     pub node_cidr_mask_size: u8,
-    /// Range of service addresses; node ranges stay clear of it.
+    /// Ranges of service addresses, one or several with commas; node ranges stay clear of them.
     pub service_cidr: Option<String>,
     /// Authority that signs certificate requests: certificate and key; `None` signs nothing.
     pub signing_authority: Option<SigningAuthority>,
@@ -149,6 +151,7 @@ async fn run_controllers(config: Arc<Config>, client: Client, shutdown: Cancella
     controllers.start(root_ca::run);
     controllers.start(namespace::run);
     controllers.start(node_ipam::run);
+    controllers.start(service_cidr::run);
     controllers.start(certificates::run);
     controllers.start(cluster_role_aggregation::run);
     controllers.start(node_lifecycle::run);

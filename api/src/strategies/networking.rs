@@ -9,6 +9,7 @@ use crate::{
     FieldError, Strategy, WriteContext,
     field::{Errors, Look, Path, PathExt, Touch},
     names::{self, NameRule},
+    net::AddressRange,
     selector,
 };
 
@@ -141,27 +142,12 @@ fn address_block(errors: &mut Errors, path: &Path, block: &Value) {
     for (index, except) in block.items("except").iter().filter_map(Value::as_str).enumerate() {
         let path = except_path.index(index);
         errors.invalid_each(&path, except, names::cidr(except));
-        if let (Some(outer), Some(inner)) = (parse_range(range), parse_range(except))
-            && !(outer.1 < inner.1 && prefix(inner.0, outer.1) == prefix(outer.0, outer.1))
+        if let (Some(outer), Some(inner)) = (AddressRange::parse(range), AddressRange::parse(except))
+            && (outer == inner || !outer.contains(inner))
         {
             errors.invalid(&path, except, "must be a strict subset of `cidr`");
         }
     }
-}
-
-fn parse_range(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = text.split_once('/')?;
-    Some((address.parse().ok()?, length.parse().ok()?))
-}
-
-/// The first bits of an address, with its family.
-fn prefix(address: IpAddr, length: u8) -> (bool, u128) {
-    let (bits, width) = match address {
-        IpAddr::V4(v4) => (u128::from(v4.to_bits()), 32_u32),
-        IpAddr::V6(v6) => (v6.to_bits(), 128),
-    };
-    let dropped = width.saturating_sub(u32::from(length));
-    (address.is_ipv4(), bits.checked_shr(dropped).unwrap_or_default())
 }
 
 /// What is special about ingresses.
@@ -368,9 +354,10 @@ impl Strategy for ServiceCidr {
             0 => errors.required(&path, "at least one CIDR required"),
             1 | 2 => {
                 for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
-                    errors.invalid_each(&path.index(index), range, names::cidr(range));
+                    errors.invalid_each(&path.index(index), range, names::canonical_cidr(range));
                 }
-                let families = ranges.iter().filter_map(|r| parse_range(r.as_str()?)).map(|r| r.0.is_ipv4());
+                let families =
+                    ranges.iter().filter_map(|r| AddressRange::parse(r.as_str()?)).map(AddressRange::family);
                 if let [one, other] = families.collect::<Vec<_>>().as_slice()
                     && one == other
                 {

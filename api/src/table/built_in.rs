@@ -226,9 +226,9 @@ const LINES: &[Line] = &[
 
     cluster(NETWORKING, "IngressClass", "ingressclasses").idle(),
     namespaced(NETWORKING, "Ingress", "ingresses").short(&["ing"]).sub(&[STATUS]).idle(),
-    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]).idle(),
+    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]),
     namespaced(NETWORKING, "NetworkPolicy", "networkpolicies").short(&["netpol"]).idle(),
-    cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]).idle(),
+    cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]),
 
     namespaced(POLICY, "PodDisruptionBudget", "poddisruptionbudgets").short(&["pdb"]).sub(&[STATUS]),
 

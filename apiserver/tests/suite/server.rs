@@ -72,8 +72,14 @@ fn config(directory: &std::path::Path) -> Config {
 
 impl TestServer {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server that is told something else.
+    pub async fn start_with(tell: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = config(directory.path());
+        let mut config = config(directory.path());
+        tell(&mut config);
         let store = Self::store(directory.path()).await;
         Self::over(store, config, Arc::new(directory)).await
     }

@@ -13,6 +13,7 @@ mod resource_quota;
 mod secret;
 mod service;
 mod service_account;
+pub mod service_addresses;
 
 pub use config_map::ConfigMap;
 pub use endpoints::Endpoints;

@@ -1,7 +1,8 @@
 //! Services.
 //!
 //! Cluster addresses and node ports are given out by whoever stores services; here is what needs no knowledge of
-//! other services: what belongs to which type, and what an update that leaves them out keeps.
+//! other services: what belongs to which type, and what an update that leaves them out keeps. `service_addresses` has
+//! the rules of addresses and families.
 
 use std::borrow::Cow;
 
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 use super::{
     super::common::{Seen, one_of, spec},
     endpoints::endpoint_ip,
+    service_addresses::{self, has_addresses, is_headless},
 };
 use crate::{
     FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    field::{Errors, IMMUTABLE, Look, Path, PathExt, Touch},
     intstr, names,
     names::NameRule,
 };
@@ -56,13 +58,6 @@ impl Strategy for Service {
         if kind == "LoadBalancer" {
             spec.default_to("allocateLoadBalancerNodePorts", true);
         }
-        // One address and the list of addresses say the same.
-        let first = spec.items("clusterIPs").first().and_then(Value::as_str).map(str::to_string);
-        match (spec.text("clusterIP").to_string(), first) {
-            (single, None) if !single.is_empty() => spec.put("clusterIPs", json!([single])),
-            (single, Some(first)) if single.is_empty() => spec.put("clusterIP", first),
-            _ => {}
-        }
     }
 
     fn allows_create_on_update(&self) -> bool {
@@ -71,7 +66,11 @@ impl Strategy for Service {
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         object.put("status", json!({"loadBalancer": {}}));
-        if let Some(spec) = object.get_mut("spec") {
+        if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+            // Clients that know of one address say it once.
+            if spec.items("clusterIPs").is_empty() && !spec.text("clusterIP").is_empty() {
+                spec.put("clusterIPs", json!([spec.text("clusterIP")]));
+            }
             drop_foreign(spec);
         }
     }
@@ -82,10 +81,13 @@ impl Strategy for Service {
         }
         let old = spec(old);
         let Some(spec) = new.get_mut("spec").filter(|s| s.is_object()) else { return };
-        keep_addresses(spec, old);
+        service_addresses::keep(spec, old);
         keep_node_ports(spec, old);
         drop_with_type(spec, old);
         drop_foreign(spec);
+        if spec.text("type") != "LoadBalancer" {
+            new.put("status", json!({"loadBalancer": {}}));
+        }
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -101,7 +103,8 @@ impl Strategy for Service {
             errors.invalid_each(&selector, value, names::label_value(value));
         }
         affinity(&mut errors, &path, spec);
-        addresses(&mut errors, &path, spec);
+        service_addresses::check(&mut errors, spec);
+        external_addresses(&mut errors, &path.field("externalIPs"), spec);
         one_of(&mut errors, &path.field("type"), spec, TYPES);
         load_balancer(&mut errors, &path, spec);
         traffic_policies(&mut errors, &path, spec);
@@ -110,8 +113,14 @@ impl Strategy for Service {
 
     fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        if context.subresource.is_none() {
-            address_change(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old));
+        if context.subresource.is_some() {
+            return errors.into_vec();
+        }
+        let (new, old) = (spec(new), spec(old));
+        service_addresses::check_change(&mut errors, new, old);
+        let check = new.int("healthCheckNodePort");
+        if needs_health_check(new) && needs_health_check(old) && check != old.int("healthCheckNodePort") {
+            errors.forbidden(&Path::ROOT.field("spec.healthCheckNodePort"), IMMUTABLE);
         }
         errors.into_vec()
     }
@@ -149,18 +158,10 @@ impl Strategy for Service {
     }
 }
 
-fn is_headless(spec: &Value) -> bool {
-    matches!(spec.items("clusterIPs"), [only] if only == "None") || spec.text("clusterIP") == "None"
-}
-
 /// Whether the service answers from outside of the cluster.
 fn is_external(spec: &Value) -> bool {
     ["NodePort", "LoadBalancer"].contains(&spec.text("type"))
         || spec.text("type") == "ClusterIP" && !spec.items("externalIPs").is_empty()
-}
-
-fn has_addresses(spec: &Value) -> bool {
-    spec.text("type") != "ExternalName"
 }
 
 fn has_node_ports(spec: &Value) -> bool {
@@ -175,32 +176,15 @@ fn needs_health_check(spec: &Value) -> bool {
     spec.text("type") == "LoadBalancer" && spec.text("externalTrafficPolicy") == "Local"
 }
 
-/// An update that leaves out what was given to the service keeps it.
-fn keep_addresses(spec: &mut Value, old: &Value) {
-    if !has_addresses(spec) || !has_addresses(old) {
-        return;
-    }
-    let is_silent = spec.text("clusterIP").is_empty() && spec.items("clusterIPs").is_empty();
-    for name in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-        let is_address = name.starts_with("cluster");
-        if (is_silent || !is_address)
-            && let Some(value) = old.at(name)
-        {
-            spec.default_to(name, value.clone());
-            if spec.text(name).is_empty() && spec.items(name).is_empty() {
-                spec.put(name, value.clone());
-            }
-        }
-    }
+/// An update that leaves out the ports that were given to the service keeps them.
+fn keep_node_ports(spec: &mut Value, old: &Value) {
     if needs_health_check(spec)
         && needs_health_check(old)
+        && spec.int("healthCheckNodePort").unwrap_or_default() == 0
         && let Some(port) = old.at("healthCheckNodePort")
     {
-        spec.default_to("healthCheckNodePort", port.clone());
+        spec.put("healthCheckNodePort", port.clone());
     }
-}
-
-fn keep_node_ports(spec: &mut Value, old: &Value) {
     if !has_node_ports(spec) || !has_node_ports(old) {
         return;
     }
@@ -209,9 +193,7 @@ fn keep_node_ports(spec: &mut Value, old: &Value) {
         if port.int("nodePort").unwrap_or_default() != 0 {
             continue;
         }
-        let before = old.items("ports").iter().find(|before| {
-            before.text("protocol") == port.text("protocol") && before.int("port") == port.int("port")
-        });
+        let before = old.items("ports").iter().find(|before| before.text("name") == port.text("name"));
         if let Some(number) = before.and_then(|b| b.int("nodePort")).filter(|n| *n != 0 && !taken.contains(n))
         {
             port.put("nodePort", number);
@@ -228,7 +210,8 @@ fn drop_with_type(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if has_node_ports(old) && !has_node_ports(spec) && spec.text("type") != "LoadBalancer" {
+    let may_have_node_ports = |spec: &Value| ["NodePort", "LoadBalancer"].contains(&spec.text("type"));
+    if may_have_node_ports(old) && !may_have_node_ports(spec) {
         let before: Vec<Option<i64>> = old.items("ports").iter().map(|p| p.int("nodePort")).collect();
         for port in spec.items_mut("ports") {
             if before.contains(&port.int("nodePort")) {
@@ -347,52 +330,11 @@ fn affinity(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
-fn addresses(errors: &mut Errors, path: &Path, spec: &Value) {
-    let external = path.field("externalIPs");
+fn external_addresses(errors: &mut Errors, path: &Path, spec: &Value) {
     for (index, ip) in spec.items("externalIPs").iter().filter_map(Value::as_str).enumerate() {
-        let path = external.index(index);
+        let path = path.index(index);
         errors.invalid_each(&path, ip, names::ip_address(ip));
         endpoint_ip(errors, &path, ip);
-    }
-    if spec.text("type") == "ExternalName" {
-        return;
-    }
-    let list_path = path.field("clusterIPs");
-    let (single, list) = (spec.text("clusterIP"), spec.items("clusterIPs"));
-    match (single, list.first()) {
-        ("", Some(_)) => {
-            errors.invalid(&list_path, list.to_vec(), "must be empty when `clusterIP` is not specified");
-        }
-        (single, Some(first)) if first != single => {
-            errors.invalid(&list_path, list.to_vec(), "first value must match `clusterIP`");
-        }
-        _ => {}
-    }
-    let families = path.field("ipFamilies");
-    for (index, family) in spec.items("ipFamilies").iter().enumerate() {
-        let name = family.as_str().unwrap_or_default();
-        if !["IPv4", "IPv6"].contains(&name) {
-            errors.not_supported(&families.index(index), name, &["IPv4", "IPv6"]);
-        }
-        if spec.items("ipFamilies").iter().take(index).any(|f| f == family) {
-            errors.duplicate(&families.index(index), name);
-        }
-    }
-    if spec.at("ipFamilyPolicy").is_some() {
-        let words = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        one_of(errors, &path.field("ipFamilyPolicy"), spec, &words);
-    }
-    for (index, ip) in list.iter().filter_map(Value::as_str).enumerate() {
-        if index == 0 && ip == "None" {
-            if list.len() > 1 {
-                errors.invalid(&list_path, list.to_vec(), "'None' must be the first and only value");
-            }
-            continue;
-        }
-        errors.invalid_each(&list_path.index(index), ip, names::ip_address(ip));
-    }
-    if list.len() > 2 {
-        errors.invalid(&list_path, list.to_vec(), "may only hold up to 2 values");
     }
 }
 
@@ -437,25 +379,6 @@ fn traffic_policies(errors: &mut Errors, path: &Path, spec: &Value) {
     }
 }
 
-/// The first cluster address stays for as long as the service has one.
-fn address_change(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
-    if !has_addresses(new) || !has_addresses(old) {
-        return;
-    }
-    let path = path.field("clusterIPs");
-    let (new_list, old_list) = (new.items("clusterIPs"), old.items("clusterIPs"));
-    let Some(before) = old_list.first() else { return };
-    match new_list.first() {
-        None => {
-            errors.invalid(&path.index(0), new_list.to_vec(), "primary clusterIP can not be unset");
-        }
-        Some(after) if after != before => {
-            errors.invalid(&path.index(0), new_list.to_vec(), "may not change once set");
-        }
-        Some(_) => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,6 +390,8 @@ mod tests {
         let mut new = json!({"spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}]}});
         Service.set_defaults(&mut new);
         Service.prepare_for_update(&mut new, &old, &WriteContext::default());
+        // Whoever gives addresses fills in the families.
+        new["spec"]["ipFamilies"] = json!(["IPv4"]);
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.96.0.5"]));
         assert_eq!(new["spec"]["ports"][0]["nodePort"], 30080);
         assert!(Service.validate_update(&new, &old, &WriteContext::default()).is_empty());
