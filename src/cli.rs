@@ -172,10 +172,10 @@ pub enum StoreAction {
     },
     /// Move everything to another, empty store. The servers have to be stopped
     Migrate {
-        /// Where it is: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        /// Where it is: a data directory, or etcd[s]://HOST:PORT,HOST:PORT [default: the configured store]
         #[arg(long, value_name = "PLACE")]
         from: Option<String>,
-        /// Where it shall be: a data directory, or etcd://HOST:PORT,HOST:PORT
+        /// Where it shall be: a data directory, or etcd[s]://HOST:PORT,HOST:PORT
         #[arg(long, value_name = "PLACE")]
         to: String,
         #[command(flatten)]
@@ -189,7 +189,7 @@ pub enum SnapshotAction {
     Save {
         /// The file
         file: PathBuf,
-        /// What to copy: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        /// What to copy: a data directory, or etcd[s]://HOST:PORT,HOST:PORT [default: the configured store]
         #[arg(long, value_name = "PLACE")]
         from: Option<String>,
         #[command(flatten)]
@@ -204,7 +204,7 @@ pub enum SnapshotAction {
     Restore {
         /// The file
         file: PathBuf,
-        /// Where: a data directory, or etcd://HOST:PORT,HOST:PORT [default: the configured store]
+        /// Where: a data directory, or etcd[s]://HOST:PORT,HOST:PORT [default: the configured store]
         #[arg(long, value_name = "PLACE")]
         to: Option<String>,
         /// How far to raise the revision above the copy's: more than was written since it was made
@@ -266,7 +266,7 @@ pub struct CommonOptions {
     /// What is put before every key in etcd [default: /gantry]
     #[arg(long, value_name = "PREFIX")]
     pub etcd_prefix: Option<String>,
-    /// Who signs the etcd members' certificates
+    /// Who signs the etcd members' certificates [default: whom this machine trusts]
     #[arg(long, value_name = "FILE")]
     pub etcd_cafile: Option<PathBuf>,
     /// Our certificate for etcd
@@ -275,6 +275,12 @@ pub struct CommonOptions {
     /// Its key
     #[arg(long, value_name = "FILE")]
     pub etcd_keyfile: Option<PathBuf>,
+    /// Our user in an etcd that asks for one
+    #[arg(long, value_name = "NAME")]
+    pub etcd_username: Option<String>,
+    /// The file with its password
+    #[arg(long, value_name = "FILE")]
+    pub etcd_password_file: Option<PathBuf>,
     /// A CRI runtime other than the embedded one: unix:///run/containerd/containerd.sock
     #[arg(long, value_name = "URL")]
     pub runtime_endpoint: Option<String>,

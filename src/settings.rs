@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use api::net::AddressRange;
 use sha2::{Digest, Sha256};
+use store::etcd::{EtcdTls, EtcdUser};
 
 use crate::cli::{CommonOptions, StoreKind};
 use crate::security::{OidcSettings, SecuritySettings};
@@ -26,7 +27,8 @@ pub struct Settings {
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
     pub etcd_prefix: Option<String>,
-    pub etcd_tls: Option<EtcdTlsFiles>,
+    pub etcd_tls: Option<EtcdTls>,
+    pub etcd_user: Option<EtcdUser>,
     /// `None` is the embedded runtime.
     pub runtime_endpoint: Option<String>,
     pub cni_conf_dir: PathBuf,
@@ -45,14 +47,6 @@ pub struct Settings {
     pub node_monitor_grace_seconds: u64,
     pub security: SecuritySettings,
     pub log_level: String,
-}
-
-/// The files for talking to etcd over TLS.
-#[derive(Clone, Debug)]
-pub struct EtcdTlsFiles {
-    pub authority: PathBuf,
-    /// Our certificate and its key.
-    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// An IPv4 range, as `10.244.0.0/16`.
@@ -155,7 +149,10 @@ impl Settings {
             bail!("--store etcd needs --etcd-endpoints, for example http://127.0.0.1:2379");
         }
         let etcd_tls =
-            etcd_tls_files(pick!(etcd_cafile), pick!(etcd_certfile), pick!(etcd_keyfile), &etcd_endpoints)?;
+            etcd_tls(pick!(etcd_cafile), pick!(etcd_certfile), pick!(etcd_keyfile), &etcd_endpoints)?;
+        let etcd_user =
+            both("etcd-username", pick!(etcd_username), "etcd-password-file", pick!(etcd_password_file))?
+                .map(|(name, password_file)| EtcdUser { name, password_file });
         let node_name = match pick!(node_name) {
             Some(name) => name,
             None => host_name()?,
@@ -169,6 +166,7 @@ impl Settings {
             etcd_endpoints,
             etcd_prefix: pick!(etcd_prefix),
             etcd_tls,
+            etcd_user,
             runtime_endpoint: pick!(runtime_endpoint),
             cni_conf_dir: pick!(cni_conf_dir).unwrap_or_else(|| "/etc/cni/net.d".into()),
             cni_bin_dir: pick!(cni_bin_dir).unwrap_or_else(|| "/opt/cni/bin".into()),
@@ -186,26 +184,29 @@ impl Settings {
             node_monitor_grace_seconds: pick!(node_monitor_grace_seconds).unwrap_or(40),
             security: SecuritySettings {
                 admission_control_config_file: pick!(admission_control_config_file),
-                audit: match (pick!(audit_policy_file), pick!(audit_log_path)) {
-                    (None, None) => None,
-                    (Some(policy), Some(log)) => Some((policy, log)),
-                    _ => bail!("--audit-policy-file and --audit-log-path need each other"),
-                },
-                oidc: match (pick!(oidc_issuer_url), pick!(oidc_client_id)) {
-                    (None, None) => None,
-                    (Some(issuer_url), Some(client_id)) => Some(OidcSettings {
-                        issuer_url,
-                        client_id,
-                        username_claim: pick!(oidc_username_claim).unwrap_or("sub".into()),
-                        username_prefix: pick!(oidc_username_prefix),
-                        groups_claim: pick!(oidc_groups_claim),
-                        groups_prefix: pick!(oidc_groups_prefix).unwrap_or_default(),
-                        required_claims: pick!(oidc_required_claim).unwrap_or_default(),
-                        authority_file: pick!(oidc_ca_file),
-                        algorithms: pick!(oidc_signing_algs).unwrap_or(vec!["RS256".into()]),
-                    }),
-                    _ => bail!("--oidc-issuer-url and --oidc-client-id need each other"),
-                },
+                audit: both(
+                    "audit-policy-file",
+                    pick!(audit_policy_file),
+                    "audit-log-path",
+                    pick!(audit_log_path),
+                )?,
+                oidc: both(
+                    "oidc-issuer-url",
+                    pick!(oidc_issuer_url),
+                    "oidc-client-id",
+                    pick!(oidc_client_id),
+                )?
+                .map(|(issuer_url, client_id)| OidcSettings {
+                    issuer_url,
+                    client_id,
+                    username_claim: pick!(oidc_username_claim).unwrap_or("sub".into()),
+                    username_prefix: pick!(oidc_username_prefix),
+                    groups_claim: pick!(oidc_groups_claim),
+                    groups_prefix: pick!(oidc_groups_prefix).unwrap_or_default(),
+                    required_claims: pick!(oidc_required_claim).unwrap_or_default(),
+                    authority_file: pick!(oidc_ca_file),
+                    algorithms: pick!(oidc_signing_algs).unwrap_or(vec!["RS256".into()]),
+                }),
             },
             log_level: pick!(log_level).unwrap_or("info".into()),
             data_dir,
@@ -266,27 +267,27 @@ impl Settings {
     }
 }
 
-fn etcd_tls_files(
-    authority: Option<PathBuf>,
+fn etcd_tls(
+    ca_file: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     endpoints: &[String],
-) -> anyhow::Result<Option<EtcdTlsFiles>> {
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        _ => bail!("--etcd-certfile and --etcd-keyfile come together"),
-    };
+) -> anyhow::Result<Option<EtcdTls>> {
+    let identity = both("etcd-certfile", certificate, "etcd-keyfile", key)?;
     let with = |scheme: &str| endpoints.iter().find(|endpoint| endpoint.starts_with(scheme));
-    match authority {
-        Some(authority) => match with("http://") {
-            Some(plain) => bail!("--etcd-cafile is for https; {plain} would go unprotected"),
-            None => Ok(Some(EtcdTlsFiles { authority, identity })),
-        },
-        None if identity.is_some() => bail!("--etcd-certfile needs --etcd-cafile"),
-        None if with("https://").is_some() => bail!("https to etcd needs --etcd-cafile"),
-        None => Ok(None),
+    if ca_file.is_none() && identity.is_none() && with("https://").is_none() {
+        return Ok(None);
     }
+    match endpoints.iter().find(|endpoint| !endpoint.starts_with("https://")) {
+        Some(plain) => bail!("to etcd some goes over TLS, and {plain} would go unprotected; write https://"),
+        None => Ok(Some(EtcdTls { ca_file, identity })),
+    }
+}
+
+/// Two flags of which neither makes sense without the other.
+fn both<A, B>(a: &str, first: Option<A>, b: &str, second: Option<B>) -> anyhow::Result<Option<(A, B)>> {
+    ensure!(first.is_some() == second.is_some(), "--{a} and --{b} need each other");
+    Ok(first.zip(second))
 }
 
 fn read_file(path: &Path) -> anyhow::Result<CommonOptions> {
@@ -402,13 +403,20 @@ mod tests {
             etcd_endpoints: Some(vec![format!("{scheme}://127.0.0.1:2379")]),
             ..Default::default()
         };
-        let (ca, other) = (|| Some("ca.pem".into()), || Some("other.pem".into()));
-        assert!(error(endpoint("https")).contains("--etcd-cafile"));
-        assert!(error(CommonOptions { etcd_cafile: ca(), ..endpoint("http") }).contains("unprotected"));
-        let half = CommonOptions { etcd_cafile: ca(), etcd_certfile: other(), ..endpoint("https") };
-        assert!(error(half).contains("together"));
-        let whole = CommonOptions { etcd_cafile: ca(), ..endpoint("https") };
-        assert!(Settings::resolve(&whole).unwrap().etcd_tls.is_some());
+        let file = || Some("file".into());
+        assert_eq!(Settings::resolve(&endpoint("http")).unwrap().etcd_tls, None);
+        // Whom the machine trusts.
+        assert_eq!(Settings::resolve(&endpoint("https")).unwrap().etcd_tls, Some(EtcdTls::default()));
+        assert!(error(CommonOptions { etcd_cafile: file(), ..endpoint("http") }).contains("unprotected"));
+        let mut mixed = endpoint("https");
+        mixed.etcd_endpoints.as_mut().unwrap().push("http://127.0.0.2:2379".into());
+        assert!(error(mixed).contains("127.0.0.2:2379 would go unprotected"));
+        let half = CommonOptions { etcd_certfile: file(), ..endpoint("https") };
+        assert!(error(half).contains("--etcd-keyfile"));
+        let half = CommonOptions { etcd_username: Some("gantry".into()), ..endpoint("http") };
+        assert!(error(half).contains("--etcd-password-file"));
+        let whole = CommonOptions { etcd_cafile: file(), ..endpoint("https") };
+        assert_eq!(Settings::resolve(&whole).unwrap().etcd_tls.unwrap().ca_file, file());
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub fn run(action: StoreAction) -> anyhow::Result<()> {
 
 fn place(common: &CommonOptions, text: Option<&str>) -> anyhow::Result<Place> {
     let settings = Settings::resolve(common)?;
-    text.map_or_else(|| store_place::configured(&settings), |text| store_place::parse(&settings, text))
+    text.map_or_else(|| Ok(store_place::configured(&settings)), |text| store_place::parse(&settings, text))
 }
 
 async fn save(file: &Path, from: &Place) -> anyhow::Result<()> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::embedded::copy as files;
 use crate::etcd::{EtcdOptions, copy as cluster};
-use crate::{Contents, Revision, StoreError};
+use crate::{Contents, REVISION_MAX, Revision, StoreError};
 
 /// Where a store is.
 #[derive(Clone, Debug)]
@@ -58,6 +58,12 @@ pub async fn load(path: &Path) -> Result<Contents, StoreError> {
 
 /// Puts a copy into an empty place. All its revisions will be after `floor`. Returns the newest.
 pub async fn restore(contents: Contents, to: &Place, floor: Revision) -> Result<Revision, StoreError> {
+    if contents.revision.max(floor) > REVISION_MAX / 2 {
+        let last = REVISION_MAX / 2;
+        return Err(StoreError::Setup(format!(
+            "a store that goes on after revision {floor} would run out of them; the highest to go on from is {last}"
+        )));
+    }
     match to {
         Place::Directory(dir) => in_background(dir, move |dir| files::create(dir, &contents, floor)).await,
         Place::Etcd(options) => cluster::write(options, &contents, floor).await,

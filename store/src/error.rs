@@ -3,7 +3,7 @@
 use crate::{Entry, Revision};
 
 /// An error of a store. No variant leaves it open whether a retry is safe.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// A write's precondition did not hold; nothing was written. Read what is there and decide anew.
     #[error("the precondition on {key} does not hold")]

@@ -12,12 +12,13 @@
 
 pub mod care;
 mod contents;
+mod deadlines;
 pub mod embedded;
 mod error;
 pub mod etcd;
 mod types;
 
-pub use contents::Contents;
+pub use contents::{Contents, Entries};
 pub use error::StoreError;
 pub use types::*;
 

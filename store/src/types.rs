@@ -1,15 +1,21 @@
 //! The words that the trait speaks in.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+use crate::StoreError;
 
 /// How many writes a transaction may have in every backend: etcd's default of `--max-txn-ops`, less one for its own use.
 pub const TRANSACTION_WRITES_MAX: usize = 127;
 
 /// A point in the store's one history. The empty store is at revision 1, as etcd's is.
 pub type Revision = u64;
+
+/// The last revision that there can be: etcd, and clients in many languages, count in signed 64 bits.
+pub const REVISION_MAX: Revision = i64::MAX.unsigned_abs();
 
 /// One key with its value and history. Cloning shares the allocations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,17 @@ pub enum Precondition {
     ModRevision(Revision),
 }
 
+impl Precondition {
+    /// Whether what is at the key meets it.
+    pub fn holds(self, entry: Option<&Entry>) -> bool {
+        match self {
+            Self::None => true,
+            Self::Absent => entry.is_none(),
+            Self::ModRevision(revision) => entry.is_some_and(|entry| entry.mod_revision == revision),
+        }
+    }
+}
+
 /// What a write does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -60,6 +77,15 @@ pub struct Write {
     pub precondition: Precondition,
     /// What to do then.
     pub action: Action,
+}
+
+/// Refuses a transaction that writes a key twice.
+pub(crate) fn check_distinct(writes: &[Write]) -> Result<(), StoreError> {
+    let mut keys = HashSet::with_capacity(writes.len());
+    match writes.iter().find(|write| writes.len() > 1 && !keys.insert(&write.key)) {
+        Some(twice) => Err(StoreError::Setup(format!("a transaction writes {} twice", twice.key))),
+        None => Ok(()),
+    }
 }
 
 /// What a commit answers.

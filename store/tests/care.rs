@@ -85,7 +85,7 @@ async fn a_store_moves_to_etcd_and_back_and_its_revisions_only_grow() {
     let contents = care::read(&there).await.unwrap();
     assert!(same_data(&contents, &before), "every key with its value");
     assert!(contents.entries.values().all(|entry| entry.mod_revision > before.revision));
-    assert!(contents.deadlines_ms.contains_key("/registry/core/events/e"), "what ends by itself still does");
+    assert!(contents.ends_ms("/registry/core/events/e").is_some(), "what ends by itself still does");
     assert_eq!(contents.revision, moved.to);
     check_moved(&store, before.revision, &before).await;
     // Another server counts the same.
@@ -115,6 +115,59 @@ async fn a_move_that_was_interrupted_is_no_store_and_can_be_done_again() {
     assert!(error.contains("interrupted"), "{error}");
     care::migrate(&place(dir.path()), &Place::Etcd(etcd.options())).await.unwrap();
     assert!(same_data(&care::read(&Place::Etcd(etcd.options())).await.unwrap(), &before));
+}
+
+#[tokio::test]
+async fn of_moves_to_the_same_place_at_once_at_most_one_is_done_and_is_done_whole() {
+    let (dir, etcd) = (TempDir::new().unwrap(), Etcd::start(1));
+    drop(etcd.connect().await);
+    let sources = [dir.path().join("a"), dir.path().join("b")];
+    let before = [filled(&sources[0]).await, filled(&sources[1]).await];
+    drop(open(&sources[1]).commit(vec![create("/registry/core/pods/b", "b's own")]).await.unwrap());
+    for round in 0..8 {
+        let options = EtcdOptions { prefix: format!("/round-{round}"), ..etcd.options() };
+        let there = Place::Etcd(options.clone());
+        let moves = [0, 1].map(|n| {
+            let (from, to) = (place(&sources[n]), there.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(n as u64 * round * 3)).await;
+                care::migrate(&from, &to).await
+            })
+        });
+        let mut done = Vec::new();
+        for (n, outcome) in futures::future::join_all(moves).await.into_iter().enumerate() {
+            match outcome.unwrap() {
+                Ok(moved) => done.push((n, moved)),
+                Err(StoreError::Setup(reason)) => {
+                    assert!(reason.contains("already holds") || reason.contains("meanwhile"), "{reason}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!(done.len() <= 1, "round {round}: {done:?}");
+        if done.is_empty() {
+            // Each disturbed the other; then there is no store, until it is done again.
+            done.push((0, care::migrate(&place(&sources[0]), &there).await.unwrap()));
+        }
+        let expected = care::read(&place(&sources[done[0].0])).await.unwrap();
+        assert!(same_data(&care::read(&there).await.unwrap(), &expected), "round {round}");
+    }
+    assert!(same_data(&before[0], &care::read(&place(&sources[0])).await.unwrap()));
+}
+
+#[tokio::test]
+async fn a_copy_that_would_leave_no_revisions_is_not_restored() {
+    let dir = TempDir::new().unwrap();
+    let contents = filled(&dir.path().join("a")).await;
+    let target = place(&dir.path().join("b"));
+    for floor in [u64::MAX, store::REVISION_MAX, store::REVISION_MAX / 2 + 1] {
+        let error = refused(care::restore(contents.clone(), &target, floor).await);
+        assert!(error.contains("run out"), "{error}");
+    }
+    let highest = store::REVISION_MAX / 2;
+    assert_eq!(care::restore(contents, &target, highest).await.unwrap(), highest + 1);
+    let restored = open(&dir.path().join("b"));
+    assert_eq!(commit(&restored, [put("/after", "1")]).await.revision, highest + 2);
 }
 
 #[tokio::test]
@@ -221,6 +274,8 @@ async fn what_cannot_be_cared_for_is_said() {
     let empty = TempDir::new().unwrap();
     let nothing = refused(care::read(&place(empty.path())).await);
     assert!(nothing.contains("no store in"), "{nothing}");
+    let below = refused(care::read(&place(&data.join("store"))).await);
+    assert!(below.contains("no store in") && below.contains("name the directory that holds it"), "{below}");
     let store = open(&data);
     let used = refused(care::migrate(&place(&data), &place(&dir.path().join("new"))).await);
     assert!(used.contains("in use"), "{used}");

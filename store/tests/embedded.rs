@@ -11,7 +11,7 @@ use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::{Range, ReadAt, Store, StoreError, WatchEvent};
 use suite::history::{self, Plan};
 use suite::model::seeds;
-use suite::{delete, put};
+use suite::{delete, directory_in_memory, next_changes, put};
 use tempfile::TempDir;
 
 async fn open() -> (TempDir, Arc<dyn Store>) {
@@ -25,7 +25,7 @@ store_suite!(open);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_histories_are_linearizable_and_watched_rightly() {
     for seed in seeds(6) {
-        let dir = TempDir::new().unwrap();
+        let dir = directory_in_memory();
         let options = EmbeddedOptions {
             // Segments and snapshots change underneath.
             segment_bytes: 16 << 10,
@@ -122,17 +122,32 @@ async fn an_event_is_queued_before_the_write_is_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_slow_watcher_is_ended_and_never_blocks_the_writer() {
+async fn a_watcher_for_which_too_much_waits_is_ended_and_never_blocks_the_writer() {
     let dir = TempDir::new().unwrap();
-    let options = EmbeddedOptions { watch_queue_events: 10, ..EmbeddedOptions::new(dir.path()) };
+    let options = EmbeddedOptions { watch_queue_bytes: 1 << 20, ..EmbeddedOptions::new(dir.path()) };
     let store = EmbeddedStore::open(options).unwrap();
-    let watch = store.watch("/", None).await.unwrap();
+    let (slow, mut keeps_up) = (store.watch("/", None).await.unwrap(), store.watch("/", None).await.unwrap());
+    let value = "x".repeat(100_000);
     for _ in 0..50 {
-        store.commit(vec![put("/a", "1")]).await.unwrap();
+        let revision = store.commit(vec![put("/a", &value)]).await.unwrap().revision;
+        assert_eq!(next_changes(&mut keeps_up).await.0, revision);
     }
-    let events: Vec<_> = watch.collect().await;
-    assert_eq!(events.len(), 12, "the start, ten that fitted, and the end");
+    let events: Vec<_> = slow.collect().await;
     assert!(matches!(events.last(), Some(Err(StoreError::Lagged))));
+    // The start, and as many of 100 kB as fit into a MiB.
+    assert_eq!(events.len(), 1 + 10 + 1);
+}
+
+#[tokio::test]
+async fn an_event_larger_than_a_watchers_queue_reaches_a_watcher_that_has_nothing_waiting() {
+    let dir = TempDir::new().unwrap();
+    let options = EmbeddedOptions { watch_queue_bytes: 1000, ..EmbeddedOptions::new(dir.path()) };
+    let store = EmbeddedStore::open(options).unwrap();
+    let mut watch = store.watch("/", None).await.unwrap();
+    for _ in 0..3 {
+        let revision = store.commit(vec![put("/a", &"x".repeat(5000))]).await.unwrap().revision;
+        assert_eq!(next_changes(&mut watch).await.0, revision);
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The embedded engine with torn files and on a full disk, with the real file system. What a disk can do beyond that is
 //! simulated in the engine's own tests.
 //!
-//! The full-disk test mounts a small tmpfs and needs root; without it, it says so and passes.
+//! Full and read-only disks are small tmpfs, which need root; without it, the tests say so and pass.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test.
 
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use nix::mount::MsFlags;
+use store::care::{self, Place};
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::{Action, Precondition, Range, Revision, Store, StoreError, WatchEvent, Write};
 use tempfile::TempDir;
@@ -72,15 +74,23 @@ struct SmallDisk {
 impl SmallDisk {
     fn mount() -> Option<Self> {
         let dir = TempDir::new().unwrap();
-        let flags = nix::mount::MsFlags::empty();
-        match nix::mount::mount(Some("tmpfs"), dir.path(), Some("tmpfs"), flags, Some("size=4m")) {
+        match mount(dir.path(), MsFlags::empty()) {
             Ok(()) => Some(Self { dir }),
             Err(error) => {
-                println!("skipped: a full disk needs root to mount one ({error})");
+                println!("skipped: a small disk needs root to mount one ({error})");
                 None
             }
         }
     }
+
+    /// Nothing can be written any more.
+    fn protect(&self) {
+        mount(self.dir.path(), MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY).unwrap();
+    }
+}
+
+fn mount(dir: &Path, flags: MsFlags) -> nix::Result<()> {
+    nix::mount::mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some("size=4m"))
 }
 
 impl Drop for SmallDisk {
@@ -153,4 +163,21 @@ async fn on_a_full_disk_writes_are_refused_reads_go_on_and_space_brings_writes_b
     drop(store);
     let store = EmbeddedStore::open(options).unwrap();
     assert_eq!(count(&store).await, kept);
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_named_at_the_start_and_can_still_be_checked_and_copied() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let dir = disk.dir.path().join("data");
+    filled(&dir, 20).await;
+    disk.protect();
+    let fresh = disk.dir.path().join("fresh");
+    for dir in [&dir, &fresh] {
+        let error = EmbeddedStore::open(EmbeddedOptions::new(dir)).unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, StoreError::Setup(_)), "{said}");
+        assert!(said.contains(dir.to_str().unwrap()) && said.contains("Read-only file system"), "{said}");
+    }
+    assert_eq!(care::verify(&dir).await.unwrap().entries.len(), 20);
+    assert_eq!(care::read(&Place::Directory(dir)).await.unwrap().entries.len(), 20);
 }

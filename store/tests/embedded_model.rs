@@ -12,9 +12,9 @@ use rand::{Rng, SeedableRng};
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::{Range, ReadAt, Revision, Store, StoreError, WatchStream};
 use suite::checker::is_range;
+use suite::directory_in_memory;
 use suite::model::{Model, random_transaction, seeds};
 use suite::watching::Follower;
-use tempfile::TempDir;
 
 /// Reads now and at any older revision, of which those from `oldest` on must be there.
 async fn check_reads(store: &EmbeddedStore, model: &Model, oldest: Revision, rng: &mut SmallRng) {
@@ -46,7 +46,8 @@ fn check_watch(follower: &mut Follower, stream: &mut WatchStream, model: &Model)
 
 async fn run(seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let dir = TempDir::new().unwrap();
+    // What the disk does is the simulation's business.
+    let dir = directory_in_memory();
     let options = EmbeddedOptions {
         segment_bytes: 8 << 10,
         compact_bytes: 16 << 10,

@@ -1,20 +1,16 @@
-//! The etcd backend over three real members while they come and go, and over TLS.
+//! The etcd backend over three real members while they come and go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test.
 
 mod suite;
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-use pki::{Authority, Leaf, Usage};
-use store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
+use store::etcd::EtcdOptions;
 use store::{ReadAt, Store, StoreError};
-use suite::etcd_servers::{Certificates, Etcd};
+use suite::etcd_servers::Etcd;
 use suite::history::{self, Plan};
 use suite::{PATIENCE, commit, create, put, value_of};
-use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_are_linearizable_while_members_and_the_leader_are_killed() {
@@ -114,54 +110,4 @@ async fn a_transaction_that_etcd_would_not_take_is_refused_by_name() {
     commit(&store, writes(127)).await;
     let error = store.commit(vec![put("\0fence", "mine")]).await.unwrap_err();
     assert!(matches!(error, StoreError::Setup(_)), "{error}");
-}
-
-/// An authority with certificates for a server on loopback and a client, as files for etcd.
-struct Pki {
-    dir: TempDir,
-    tls: EtcdTls,
-}
-
-impl Pki {
-    fn create() -> Self {
-        let (dir, now) = (TempDir::new().unwrap(), Timestamp::now());
-        let authority = Authority::create("etcd", now).unwrap();
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let server = Leaf { addresses: vec![loopback], usage: Usage::Server, ..Leaf::client("etcd", None) };
-        let server = authority.issue(&server, now).unwrap();
-        let client = authority.issue(&Leaf::client("gantry", None), now).unwrap();
-        let write = |name: &str, text: &str| {
-            std::fs::write(dir.path().join(format!("{name}.pem")), text).unwrap();
-        };
-        write("ca", authority.certificate_pem());
-        write("server", &server.certificate_pem);
-        write("server-key", &server.key_pem);
-        let identity = Some((client.certificate_pem.into_bytes(), client.key_pem.into_bytes()));
-        let tls = EtcdTls { ca: authority.certificate_pem().as_bytes().to_vec(), identity };
-        Self { dir, tls }
-    }
-}
-
-#[tokio::test]
-async fn over_tls_both_sides_prove_who_they_are() {
-    let (ours, others) = (Pki::create(), Pki::create());
-    let etcd = Etcd::start_with(1, Some(Certificates { dir: ours.dir.path().to_owned() }));
-    let options = |tls: EtcdTls| EtcdOptions {
-        tls: Some(tls),
-        connect_timeout: Duration::from_secs(3),
-        ..etcd.options()
-    };
-    let store = Etcd::connect_with(options(ours.tls.clone())).await;
-    commit(&store, [put("/a", "1")]).await;
-    assert_eq!(value_of(&store, "/a").await.as_deref(), Some("1"));
-    let wrong = [
-        ("no certificate", EtcdTls { identity: None, ..ours.tls.clone() }),
-        ("another's certificate", EtcdTls { identity: others.tls.identity.clone(), ..ours.tls.clone() }),
-        ("another's authority", EtcdTls { ca: others.tls.ca.clone(), ..ours.tls.clone() }),
-    ];
-    for (what, tls) in wrong {
-        let error = EtcdStore::connect(options(tls)).await.expect_err(what).to_string();
-        println!("{what}: {error}");
-        assert!(error.contains(&etcd.url(0)), "{what}: {error}");
-    }
 }

@@ -9,15 +9,10 @@ use std::collections::VecDeque;
 use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::sync::Arc;
 
-use imbl::OrdMap;
-
-use crate::{Change, Entry, Revision, StoreError};
-
-/// The live entries by key.
-pub(super) type Entries = OrdMap<Arc<str>, Entry>;
+use crate::{Change, Entries, Entry, Revision, StoreError};
 
 /// What a change costs beyond its key and value.
-const CHANGE_OVERHEAD_BYTES: usize = 200;
+pub(super) const CHANGE_OVERHEAD_BYTES: usize = 200;
 
 /// One committed transaction.
 #[derive(Clone, Debug)]
@@ -63,7 +58,7 @@ impl History {
 
     /// Adds the batch that follows the newest one.
     pub(super) fn push(&mut self, batch: Batch) {
-        self.bytes += cost(&batch);
+        self.bytes += cost(&batch.changes);
         self.batches.push_back(batch);
     }
 
@@ -92,7 +87,7 @@ impl History {
 
     fn drop_front(&mut self) {
         if let Some(front) = self.batches.pop_front() {
-            self.bytes = self.bytes.saturating_sub(cost(&front));
+            self.bytes = self.bytes.saturating_sub(cost(&front.changes));
             if self.batches.is_empty() && self.batches.capacity() > 1024 {
                 self.batches.shrink_to(64);
             }
@@ -143,13 +138,14 @@ impl History {
     }
 }
 
-fn cost(batch: &Batch) -> usize {
+/// What changes take in memory.
+pub(super) fn cost(changes: &[Change]) -> usize {
     let length = |entry: &Option<Entry>| entry.as_ref().map_or(0, |entry| entry.value.len());
     let change_cost = |change: &Change| match change {
         Change::Put { entry, previous } => entry.value.len().max(length(previous)) + entry.key.len(),
         Change::Delete { key, previous, .. } => length(previous) + key.len(),
     };
-    batch.changes.iter().map(|change| change_cost(change) + CHANGE_OVERHEAD_BYTES).sum()
+    changes.iter().map(|change| change_cost(change) + CHANGE_OVERHEAD_BYTES).sum()
 }
 
 #[cfg(test)]

@@ -41,53 +41,24 @@ struct SealedSegment {
 }
 
 impl Log {
-    /// Reads all segments, hands every record to `apply` (which returns the revision it has reached), and opens the log
-    /// for appending. A log that was there before must not be gone.
-    pub(super) fn recover(
+    /// Takes up the log that was read, or begins one. What follows the last sound frame is cut off.
+    pub(super) fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
-        must_exist: bool,
-        mut apply: impl FnMut(Record) -> Result<Revision, String>,
+        ReadLog { sealed, newest }: ReadLog,
     ) -> Result<Self, StoreError> {
-        let names = disk.names(dir).map_err(|error| setup("read", dir, &error))?;
-        let mut sequences: Vec<u64> =
-            names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
-        sequences.sort_unstable();
-        let missing =
-            |path: PathBuf| StoreError::Corrupt(format!("the log segment {} is missing", path.display()));
-        if let Some(hole) = sequences.windows(2).find_map(|pair| match pair {
-            [before, after] if before + 1 != *after => Some(before + 1),
-            _ => None,
-        }) {
-            return Err(missing(dir.join(segment::file_name(hole))));
-        }
-        let mut sealed = VecDeque::new();
-        let active = match sequences.split_last() {
-            None if must_exist => return Err(missing(dir.join("*.log"))),
+        let active = match newest {
             None => Segment::create(&*disk, dir, 1, segment_bytes)
                 .map_err(|error| setup("create a log segment in", dir, &error))?,
-            Some((&newest, older)) => {
-                for &sequence in older {
-                    let path = dir.join(segment::file_name(sequence));
-                    let (sound, last_revision) = recover_segment(&*disk, &path, sequence, false, &mut apply)?;
-                    sealed.push_back(SealedSegment { path, bytes: sound.end as u64, last_revision });
-                }
-                let path = dir.join(segment::file_name(newest));
-                let (sound, _) = recover_segment(&*disk, &path, newest, true, &mut apply)?;
-                Segment::reopen(&*disk, path.clone(), newest, &sound, segment_bytes)
+            Some((sequence, sound)) => {
+                let path = dir.join(segment::file_name(sequence));
+                Segment::reopen(&*disk, path.clone(), sequence, &sound, segment_bytes)
                     .map_err(|error| setup("open", &path, &error))?
             }
         };
-        Ok(Self {
-            disk,
-            dir: dir.to_owned(),
-            segment_bytes,
-            active,
-            sealed,
-            must_rotate: false,
-            failed: None,
-        })
+        let dir = dir.to_owned();
+        Ok(Self { disk, dir, segment_bytes, active, sealed, must_rotate: false, failed: None })
     }
 
     /// Writes a frame and waits until it is on disk. `revision` is the newest one before the frame.
@@ -152,6 +123,51 @@ impl Log {
             StoreError::Unavailable(message)
         }
     }
+}
+
+/// What recovery found in a log.
+#[derive(Debug)]
+pub(super) struct ReadLog {
+    sealed: VecDeque<SealedSegment>,
+    newest: Option<(u64, SoundPart)>,
+}
+
+/// Reads all segments and hands every record to `apply`, which returns the revision it has reached. Changes nothing. A log
+/// that was there before must not be gone.
+pub(super) fn read(
+    disk: &dyn Disk,
+    dir: &Path,
+    must_exist: bool,
+    mut apply: impl FnMut(Record) -> Result<Revision, String>,
+) -> Result<ReadLog, StoreError> {
+    let names = disk.names(dir).map_err(|error| setup("read", dir, &error))?;
+    let mut sequences: Vec<u64> = names.iter().filter_map(|name| segment::parse_file_name(name)).collect();
+    sequences.sort_unstable();
+    let missing = |path: PathBuf| {
+        Err(StoreError::Corrupt(format!(
+            "the log segment {} is missing; restore from another copy",
+            path.display()
+        )))
+    };
+    let mut neighbours = sequences.iter().zip(sequences.iter().skip(1));
+    if let Some((before, _)) = neighbours.find(|(before, after)| *before + 1 != **after) {
+        return missing(dir.join(segment::file_name(before + 1)));
+    }
+    if must_exist && sequences.is_empty() {
+        return missing(dir.join("*.log"));
+    }
+    let mut log = ReadLog { sealed: VecDeque::new(), newest: None };
+    for (index, &sequence) in sequences.iter().enumerate() {
+        let path = dir.join(segment::file_name(sequence));
+        let is_newest = index + 1 == sequences.len();
+        let (sound, last_revision) = recover_segment(disk, &path, sequence, is_newest, &mut apply)?;
+        if is_newest {
+            log.newest = Some((sequence, sound));
+        } else {
+            log.sealed.push_back(SealedSegment { path, bytes: sound.end as u64, last_revision });
+        }
+    }
+    Ok(log)
 }
 
 /// Applies a segment's records. Returns its sound part and the revision reached.

@@ -11,6 +11,7 @@
 //! - an append whose sync fails is answered with [`StoreError::OutcomeUnknown`] and is the last: reads go on, writes and
 //!   the health check get [`StoreError::Unavailable`] until a restart has found out what is on disk;
 //! - with a full disk writes get [`StoreError::NoSpace`] and reads go on; writes work again when there is space;
+//! - a watcher that does not keep up costs a bounded amount of memory, and is then ended;
 //! - one process per directory.
 //!
 //! Assumes a local file system whose `fdatasync` means it, and that the live data fits in memory.
@@ -20,7 +21,6 @@
 
 pub(crate) mod copy;
 mod disk;
-mod expiry;
 mod frame;
 mod header;
 mod history;
@@ -70,8 +70,8 @@ pub struct EmbeddedOptions {
     pub history_age: Duration,
     /// How much of them is kept at most.
     pub history_bytes: usize,
-    /// How many events may wait for one watcher before it is dropped.
-    pub watch_queue_events: usize,
+    /// How much may wait for one watcher before it is ended: what is replaced and deleted stays in memory meanwhile.
+    pub watch_queue_bytes: usize,
     /// How long a watcher stays without news of the current revision while others' keys change.
     pub progress_interval: Duration,
     /// At which size a new log segment is begun.
@@ -87,7 +87,7 @@ impl EmbeddedOptions {
             dir: dir.into(),
             history_age: Duration::from_secs(5 * 60),
             history_bytes: 32 << 20,
-            watch_queue_events: 16 * 1024,
+            watch_queue_bytes: 32 << 20,
             progress_interval: Duration::from_secs(5),
             segment_bytes: 8 << 20,
             compact_bytes: 16 << 20,

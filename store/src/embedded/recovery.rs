@@ -7,17 +7,18 @@ use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::disk::{Disk, UNFINISHED_SUFFIX};
-use super::expiry::Deadlines;
 use super::frame::FrameBuffer;
-use super::history::{Entries, History, HistoryBounds};
-use super::log::{Log, setup};
+use super::history::{History, HistoryBounds};
+use super::log::{self, Log, ReadLog, setup};
 use super::record::Record;
 use super::snapshot;
 use super::staging::{Stage, apply_deadlines};
 use super::state::State;
 use super::watchers::Watchers;
-use super::writer::{Writer, now_ms};
-use crate::{Revision, StoreError};
+use super::writer::Writer;
+use crate::contents::now_ms;
+use crate::deadlines::Deadlines;
+use crate::{Contents, Revision, StoreError};
 
 /// The revision of a store that nothing was written to yet.
 const FIRST_REVISION: Revision = 1;
@@ -34,26 +35,18 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Rec
     remove_unfinished(&*disk, dir)?;
     // A file may have its name since just before a crash or a failed sync: visible, but not yet to stay.
     disk.sync_directory(dir).map_err(|error| setup("sync", dir, &error))?;
-    let snapshot = snapshot::load_newest(&*disk, dir)?;
-    let has_snapshot = snapshot.is_some();
-    let snapshot_bytes = snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes);
     let bounds = HistoryBounds {
         age_ms: u64::try_from(options.history_age.as_millis()).unwrap_or(u64::MAX),
         bytes: options.history_bytes,
     };
-    let mut replay = match snapshot {
-        Some(loaded) => Replay::new(loaded.entries, loaded.revision, loaded.deadlines, bounds),
-        None => Replay::new(Entries::new(), FIRST_REVISION, Deadlines::default(), bounds),
-    };
-    let log = Log::recover(Arc::clone(&disk), dir, options.segment_bytes, has_snapshot, |record| {
-        replay.apply(record)
-    })?;
+    let (replay, log, snapshot_bytes) = Replay::read(&*disk, dir, bounds)?;
     let Replay { stage, mut history, deadlines, .. } = replay;
+    let log = Log::open(Arc::clone(&disk), dir, options.segment_bytes, log)?;
     history.trim(now_ms(), bounds);
     tracing::info!(
         dir = %dir.display(), revision = stage.revision, entries = stage.entries.len(), "the store is open"
     );
-    let watchers = Watchers::new(options.watch_queue_events, options.progress_interval);
+    let watchers = Watchers::new(options.watch_queue_bytes, options.progress_interval);
     let state = State { entries: stage.entries, revision: stage.revision, history, watchers, bounds };
     let state = Arc::new(RwLock::new(state));
     let writer = Writer {
@@ -70,6 +63,13 @@ pub(super) fn open(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Rec
         expiry_rests_until: None,
     };
     Ok(Recovered { state, writer })
+}
+
+/// Reads what is in a directory as of its last complete append. Changes nothing.
+pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Contents, StoreError> {
+    let (Replay { stage, deadlines, .. }, ..) =
+        Replay::read(disk, dir, HistoryBounds { age_ms: 0, bytes: 0 })?;
+    Ok(Contents { revision: stage.revision, entries: stage.entries, deadlines })
 }
 
 fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
@@ -91,9 +91,16 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(entries: Entries, revision: Revision, deadlines: Deadlines, bounds: HistoryBounds) -> Self {
-        let history = History::starting_at(revision);
-        Self { stage: Stage::new(entries, revision, 0), history, deadlines, bounds }
+    /// Reads the snapshot, if there is one, and the log after it.
+    fn read(disk: &dyn Disk, dir: &Path, bounds: HistoryBounds) -> Result<(Self, ReadLog, u64), StoreError> {
+        let snapshot = snapshot::load_newest(disk, dir)?;
+        let has_snapshot = snapshot.is_some();
+        let empty = || (Contents { revision: FIRST_REVISION, ..Contents::default() }, 0);
+        let (Contents { revision, entries, deadlines }, snapshot_bytes) = snapshot.unwrap_or_else(empty);
+        let (stage, history) = (Stage::new(entries, revision, 0), History::starting_at(revision));
+        let mut replay = Self { stage, history, deadlines, bounds };
+        let log = log::read(disk, dir, has_snapshot, |record| replay.apply(record))?;
+        Ok((replay, log, snapshot_bytes))
     }
 
     fn apply(&mut self, record: Record) -> Result<Revision, String> {
@@ -114,9 +121,12 @@ impl Replay {
             Record::Transaction(transaction) => {
                 Err(format!("revision {} follows {reached}: the log has a hole", transaction.revision))
             }
-            Record::Compaction(revision) => {
-                self.history.compact(revision.min(reached));
+            Record::Compaction(revision) if revision <= reached => {
+                self.history.compact(revision);
                 Ok(reached)
+            }
+            Record::Compaction(revision) => {
+                Err(format!("revision {revision} was compacted, {reached} is reached: the log has a hole"))
             }
             Record::Entry(..) | Record::End(_) => {
                 Err("the log holds a record that does not belong there".to_owned())

@@ -28,8 +28,9 @@ struct Inner {
     /// How many operations that change something were asked for.
     operations: usize,
     faults: HashMap<usize, io::ErrorKind>,
-    /// From this operation on, everything fails.
+    /// From this operation on, everything fails, and how.
     halts_at: usize,
+    halts_with: io::ErrorKind,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -106,6 +107,7 @@ impl SimulatedDisk {
             operations: 0,
             faults: HashMap::new(),
             halts_at: usize::MAX,
+            halts_with: io::ErrorKind::Other,
         })))
     }
 
@@ -113,6 +115,13 @@ impl SimulatedDisk {
     pub(super) fn halt_after(&self, operations: usize) {
         let mut inner = self.0.lock();
         inner.halts_at = inner.operations + operations;
+        inner.halts_with = io::ErrorKind::Other;
+    }
+
+    /// From now on nothing can be changed.
+    pub(super) fn protect(&self) {
+        self.halt_after(0);
+        self.0.lock().halts_with = io::ErrorKind::ReadOnlyFilesystem;
     }
 
     /// The operation that many from now fails, once.
@@ -173,7 +182,7 @@ impl Inner {
         let at = self.operations;
         self.operations += 1;
         match self.faults.remove(&at) {
-            _ if at >= self.halts_at => Err(io::Error::other("the simulated disk is gone")),
+            _ if at >= self.halts_at => Err(self.halts_with.into()),
             Some(kind) => Err(io::Error::new(kind, "a simulated fault")),
             None => Ok(()),
         }

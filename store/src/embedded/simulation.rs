@@ -14,11 +14,15 @@ use futures::StreamExt;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::recovery;
+use super::disk::Disk;
+use super::frame::FrameBuffer;
+use super::record::encode_compaction;
+use super::segment::Segment;
 use super::simulated_disk::SimulatedDisk;
-use super::{EmbeddedOptions, EmbeddedStore};
+use super::{EmbeddedOptions, EmbeddedStore, recovery, snapshot};
 use crate::{
-    Action, Change, Precondition, Range, ReadAt, Revision, Store, StoreError, WatchEvent, WatchStream, Write,
+    Action, Change, Contents, Precondition, REVISION_MAX, Range, ReadAt, Revision, Store, StoreError,
+    WatchEvent, WatchStream, Write,
 };
 
 const WRITERS: usize = 3;
@@ -217,6 +221,119 @@ async fn after_a_failed_sync_there_are_no_more_writes_and_the_health_check_says_
         let store = EmbeddedStore::open_on(Arc::new(disk), &options(), None).unwrap();
         assert_eq!(store.get("/a", ReadAt::Current).await.unwrap().entry.unwrap(), found);
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_becomes_read_only_ends_writes_by_name_and_nothing_else() {
+    let disk = SimulatedDisk::new(1);
+    let store = EmbeddedStore::open_on(Arc::new(disk.clone()), &options(), None).unwrap();
+    store.commit(vec![put("/a", "1")]).await.unwrap();
+    let mut watch = store.watch("/", None).await.unwrap();
+    disk.protect();
+    for attempt in 0..3 {
+        let error = store.commit(vec![put("/a", "2")]).await.unwrap_err();
+        let said = error.to_string();
+        assert!(said.contains("/data") && said.contains("read-only"), "{said}");
+        assert_eq!(said.matches("the store is").count(), usize::from(attempt > 0), "{said}");
+        // Whether the first one did not get there is for a restart to find out.
+        let expected = match attempt {
+            0 => matches!(error, StoreError::OutcomeUnknown(_)),
+            _ => matches!(error, StoreError::Unavailable(_)),
+        };
+        assert!(expected, "{error:?}");
+        assert_eq!(&*store.get("/a", ReadAt::Current).await.unwrap().entry.unwrap().value, b"1");
+    }
+    assert!(store.health().await.is_err());
+    assert!(matches!(watch.next().await, Some(Ok(WatchEvent::Progress(2)))));
+    drop(store);
+    let refused = EmbeddedStore::open_on(Arc::new(disk.clone()), &options(), None).unwrap_err();
+    assert!(matches!(refused, StoreError::Setup(_)), "{refused}");
+    disk.heal();
+    let store = EmbeddedStore::open_on(Arc::new(disk), &options(), None).unwrap();
+    assert_eq!(store.commit(vec![put("/a", "3")]).await.unwrap().revision, 3);
+}
+
+#[tokio::test]
+async fn the_last_revision_is_the_last_and_nothing_is_written_after_it() {
+    let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new(1));
+    let dir = options().dir;
+    let contents = Contents { revision: REVISION_MAX - 2, ..Contents::default() };
+    snapshot::write(&*disk, &dir, &contents).unwrap();
+    Segment::create(&*disk, &dir, 1, 4 << 10).unwrap();
+    let store = EmbeddedStore::open_on(Arc::clone(&disk), &options(), None).unwrap();
+    let lifetime = Some(Duration::from_millis(1));
+    store.commit(vec![put("/a", "1")]).await.unwrap();
+    let last = store
+        .commit(vec![write("/t", Action::Put { value: "short".into(), time_to_live: lifetime })])
+        .await
+        .unwrap();
+    assert_eq!(last.revision, REVISION_MAX);
+    for attempt in [put("/a", "2"), write("/a", Action::Delete)] {
+        let error = store.commit(vec![attempt]).await.unwrap_err();
+        assert!(matches!(&error, StoreError::Setup(reason) if reason.contains("revisions")), "{error}");
+    }
+    // What changes nothing needs no revision.
+    store.commit(vec![write("/none", Action::Delete)]).await.unwrap();
+    let all = store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap();
+    assert_eq!((all.entries.len(), all.revision), (2, REVISION_MAX));
+    assert!(matches!(store.watch("/", None).await.unwrap().next().await, Some(Ok(WatchEvent::Progress(_)))));
+    store.health().await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open_on(disk, &options(), None).unwrap();
+    assert_eq!(store.range(Range { prefix: "/".into(), ..Range::default() }).await.unwrap(), all);
+}
+
+#[tokio::test]
+async fn wherever_history_begins_what_is_left_of_the_log_follows_on_the_snapshot() {
+    const LAST: Revision = 41;
+    let small = EmbeddedOptions {
+        segment_bytes: 512,
+        compact_bytes: 1,
+        history_bytes: usize::MAX,
+        ..EmbeddedOptions::new("/data")
+    };
+    let mut shortened = 0;
+    for oldest in 2..=LAST {
+        let disk = SimulatedDisk::new(oldest);
+        let store = EmbeddedStore::open_on(Arc::new(disk.clone()), &small, None).unwrap();
+        for revision in 2..=LAST {
+            store.commit(vec![put(&format!("/k/{}", revision % 7), revision.to_string())]).await.unwrap();
+        }
+        // What is known of the segments is from writing them, or from reading them again.
+        let store = if oldest % 2 == 0 {
+            drop(store);
+            EmbeddedStore::open_on(Arc::new(disk.clone()), &small, None).unwrap()
+        } else {
+            store
+        };
+        store.compact(oldest).await.unwrap();
+        let everything = async |store: &EmbeddedStore| {
+            let mut all = Vec::new();
+            for revision in oldest..=LAST {
+                let at = ReadAt::Revision(revision);
+                all.push(store.range(Range { prefix: "/".into(), at, ..Range::default() }).await.unwrap());
+            }
+            all
+        };
+        let before = everything(&store).await;
+        // Finishes the snapshot, if there is one, and shortens the log by all that it covers.
+        drop(store);
+        shortened += usize::from(!disk.contents().contains_key(Path::new("/data/0000000000000001.log")));
+        let store = EmbeddedStore::open_on(Arc::new(disk), &small, None).unwrap();
+        assert_eq!(everything(&store).await, before, "history from {oldest} on");
+    }
+    assert!(shortened > 20, "the log was shortened {shortened} times");
+}
+
+#[test]
+fn a_log_that_compacts_what_it_never_reached_has_a_hole() {
+    let (disk, dir) = (SimulatedDisk::new(1), options().dir);
+    let mut segment = Segment::create(&disk, &dir, 1, 4 << 10).unwrap();
+    let mut frame = FrameBuffer::new();
+    encode_compaction(9, frame.payload());
+    segment.append(&mut frame).unwrap();
+    let error = EmbeddedStore::open_on(Arc::new(disk), &options(), None).unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt(reason) if reason.contains("hole")), "{error}");
 }
 
 /// A directory with a snapshot and several segments, as it lies there after a kill.

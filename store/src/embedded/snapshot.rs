@@ -5,46 +5,29 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile, create_whole};
-use super::expiry::Deadlines;
 use super::frame::{self, FrameBuffer, Place};
 use super::header::{FILE_HEADER_BYTES, FileKind, check_header, header};
-use super::history::Entries;
 use super::log::{corrupt, setup};
 use super::record::{Record, Records, encode_end, encode_entry};
-use crate::{Entry, Revision, StoreError};
+use crate::{Contents, Revision, StoreError};
 
 const FRAME_PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// Writes a snapshot and returns its size.
-pub(super) fn write(
-    disk: &dyn Disk,
-    dir: &Path,
-    revision: Revision,
-    entries: &Entries,
-    deadlines: &Deadlines,
-) -> io::Result<u64> {
-    write_file(disk, &path_of(dir, revision), revision, entries, deadlines)
+pub(super) fn write(disk: &dyn Disk, dir: &Path, contents: &Contents) -> io::Result<u64> {
+    write_file(disk, &path_of(dir, contents.revision), contents)
 }
 
 /// Writes a snapshot under any name and returns its size.
-pub(super) fn write_file(
-    disk: &dyn Disk,
-    path: &Path,
-    revision: Revision,
-    entries: &Entries,
-    deadlines: &Deadlines,
-) -> io::Result<u64> {
-    create_whole(disk, path, |file| fill(file, revision, entries, deadlines)).map(|(_, bytes)| bytes)
+pub(super) fn write_file(disk: &dyn Disk, path: &Path, contents: &Contents) -> io::Result<u64> {
+    create_whole(disk, path, |file| fill(file, contents)).map(|(_, bytes)| bytes)
 }
 
-fn fill(
-    file: &dyn DiskFile,
-    revision: Revision,
-    entries: &Entries,
-    deadlines: &Deadlines,
-) -> io::Result<u64> {
+fn fill(file: &dyn DiskFile, contents: &Contents) -> io::Result<u64> {
+    let revision = contents.revision;
     file.write_at(&header(FileKind::Snapshot, revision), 0)?;
     let (mut frame, mut offset, mut count) = (FrameBuffer::new(), FILE_HEADER_BYTES, 0);
     let append = |frame: &mut FrameBuffer, offset: &mut usize| {
@@ -54,8 +37,8 @@ fn fill(
         frame.reset();
         io::Result::Ok(())
     };
-    for (key, entry) in entries {
-        encode_entry(entry, deadlines.get(key), frame.payload());
+    for (key, entry) in &contents.entries {
+        encode_entry(entry, contents.deadlines.get(key), frame.payload());
         count += 1;
         if frame.frame_length() >= FRAME_PAYLOAD_BYTES {
             append(&mut frame, &mut offset)?;
@@ -66,20 +49,15 @@ fn fill(
     Ok(offset as u64)
 }
 
-/// A snapshot as it was read.
-pub(super) struct Loaded {
-    pub(super) revision: Revision,
-    pub(super) entries: Entries,
-    pub(super) deadlines: Deadlines,
-    pub(super) bytes: u64,
+/// Reads the newest snapshot, if there is one, and says how long it is.
+pub(super) fn load_newest(disk: &dyn Disk, dir: &Path) -> Result<Option<(Contents, u64)>, StoreError> {
+    let newest = newest(disk, dir)?;
+    newest.map(|revision| load(disk, &path_of(dir, revision), revision)).transpose()
 }
 
-/// Reads the newest snapshot, if there is one.
-pub(super) fn load_newest(disk: &dyn Disk, dir: &Path) -> Result<Option<Loaded>, StoreError> {
-    match revisions(disk, dir).map_err(|error| setup("read", dir, &error))?.last() {
-        Some(&revision) => load(disk, &path_of(dir, revision), revision).map(Some),
-        None => Ok(None),
-    }
+/// The revision of the newest snapshot.
+pub(super) fn newest(disk: &dyn Disk, dir: &Path) -> Result<Option<Revision>, StoreError> {
+    Ok(revisions(disk, dir).map_err(|error| setup("read", dir, &error))?.last().copied())
 }
 
 /// Removes the snapshots older than `revision`.
@@ -90,15 +68,14 @@ pub(super) fn remove_before(disk: &dyn Disk, dir: &Path, revision: Revision) -> 
     Ok(())
 }
 
-/// Reads the snapshot of a revision.
-pub(super) fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<Loaded, StoreError> {
+/// Reads the snapshot of a revision, and says how long it is.
+pub(super) fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<(Contents, u64), StoreError> {
     let unreadable = |error| setup("read", path, &error);
     let mut file = disk.read(path).map_err(unreadable)?;
     let mut header = Vec::new();
     (&mut file).take(FILE_HEADER_BYTES as u64).read_to_end(&mut header).map_err(unreadable)?;
     check_header(&header, FileKind::Snapshot, revision).map_err(|reason| corrupt(path, 0, reason))?;
-    let (entries, deadlines) = (Entries::new(), Deadlines::default());
-    let mut loaded = Loaded { revision, entries, deadlines, bytes: 0 };
+    let mut contents = Contents { revision, ..Contents::default() };
     let (mut offset, mut count) = (FILE_HEADER_BYTES, 0);
     loop {
         let damaged = |reason| corrupt(path, offset, reason);
@@ -108,28 +85,20 @@ pub(super) fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<L
         while let Some(record) = records.next().map_err(damaged)? {
             match record {
                 Record::Entry(entry, deadline_ms) => {
-                    loaded.insert(entry, deadline_ms);
+                    contents.deadlines.set(&entry.key, deadline_ms);
+                    contents.entries.insert(Arc::clone(&entry.key), entry);
                     count += 1;
                 }
                 Record::End(expected) if expected == count => {
                     if file.read(&mut [0]).map_err(unreadable)? > 0 {
                         return Err(corrupt(path, next, "something follows the snapshot's end"));
                     }
-                    return Ok(Loaded { bytes: next as u64, ..loaded });
+                    return Ok((contents, next as u64));
                 }
                 _ => return Err(damaged("a snapshot holds a record that does not belong there")),
             }
         }
         offset = next;
-    }
-}
-
-impl Loaded {
-    fn insert(&mut self, entry: Entry, deadline_ms: Option<u64>) {
-        if deadline_ms.is_some() {
-            self.deadlines.set(&entry.key, deadline_ms);
-        }
-        self.entries.insert(entry.key.clone(), entry);
     }
 }
 

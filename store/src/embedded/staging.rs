@@ -3,13 +3,13 @@
 //! Pure: a stage starts as a copy of the committed state (the map is persistent, so the copy is free), takes one
 //! transaction after another, each seeing the ones before it, and is published as a whole or dropped as a whole.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::expiry::Deadlines;
-use super::history::{Batch, Entries};
+use super::history::Batch;
 use super::record::{Operation, Transaction};
-use crate::{Action, Change, Committed, Entry, Precondition, Revision, StoreError, Write};
+use crate::deadlines::Deadlines;
+use crate::types::check_distinct;
+use crate::{Action, Change, Committed, Entries, Entry, REVISION_MAX, Revision, StoreError, Write};
 
 /// The state as it will be.
 #[derive(Debug)]
@@ -47,27 +47,30 @@ impl Stage {
                 Action::Delete => previous.is_some().then_some(Operation::Delete { key: write.key }),
             })
             .collect();
-        if !operations.is_empty() {
-            let revision = self.revision + 1;
-            let transaction = Transaction { revision, time_ms: self.time_ms, operations };
-            transaction.encode(log);
-            self.apply(transaction);
-        }
+        self.transact(operations, log)?;
         Ok(Committed { revision: self.revision, previous })
     }
 
     /// Deletes keys whose time has come.
-    pub(super) fn expire(&mut self, keys: Vec<Arc<str>>, log: &mut Vec<u8>) {
-        let operations: Vec<_> = keys
-            .into_iter()
-            .filter(|key| self.entries.contains_key(key))
-            .map(|key| Operation::Delete { key })
-            .collect();
-        if !operations.is_empty() {
-            let transaction = Transaction { revision: self.revision + 1, time_ms: self.time_ms, operations };
-            transaction.encode(log);
-            self.apply(transaction);
+    pub(super) fn expire(&mut self, keys: Vec<Arc<str>>, log: &mut Vec<u8>) -> Result<(), StoreError> {
+        let there = keys.into_iter().filter(|key| self.entries.contains_key(key));
+        let operations = there.map(|key| Operation::Delete { key }).collect();
+        self.transact(operations, log)
+    }
+
+    fn transact(&mut self, operations: Vec<Operation>, log: &mut Vec<u8>) -> Result<(), StoreError> {
+        if operations.is_empty() {
+            return Ok(());
         }
+        if self.revision >= REVISION_MAX {
+            return Err(StoreError::Setup(format!(
+                "the store has used up its revisions; {REVISION_MAX} is the last"
+            )));
+        }
+        let transaction = Transaction { revision: self.revision + 1, time_ms: self.time_ms, operations };
+        transaction.encode(log);
+        self.apply(transaction);
+        Ok(())
     }
 
     /// Makes a decided transaction part of the stage; recovery does the same with what the log holds.
@@ -103,22 +106,10 @@ impl Stage {
     }
 
     fn check(&self, writes: &[Write]) -> Result<(), StoreError> {
-        if writes.len() > 1 {
-            let mut keys = HashSet::with_capacity(writes.len());
-            if let Some(twice) = writes.iter().find(|write| !keys.insert(&write.key)) {
-                return Err(StoreError::Setup(format!("a transaction writes {} twice", twice.key)));
-            }
-        }
+        check_distinct(writes)?;
         for write in writes {
             let current = self.entries.get(&write.key);
-            let holds = match write.precondition {
-                Precondition::None => true,
-                Precondition::Absent => current.is_none(),
-                Precondition::ModRevision(revision) => {
-                    current.is_some_and(|current| current.mod_revision == revision)
-                }
-            };
-            if !holds {
+            if !write.precondition.holds(current) {
                 return Err(StoreError::Conflict {
                     key: write.key.to_string(),
                     current: current.cloned().map(Box::new),

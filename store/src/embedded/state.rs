@@ -1,13 +1,15 @@
 //! What is committed: the live entries, the history and the watchers, behind one lock.
 //!
-//! Readers hold the lock only to take a snapshot (the map is persistent, so that is one counter), never while they
-//! gather. Everything in here is on disk already.
+//! Readers hold the lock only to take a snapshot, never while they gather: the map is persistent, so that is one counter,
+//! and for an older revision a walk through the history since. Everything in here is on disk already.
 
 use std::ops::Bound;
 
-use super::history::{Batch, Entries, History, HistoryBounds};
+use super::history::{Batch, History, HistoryBounds};
 use super::watchers::{Watchers, matching};
-use crate::{Entry, GetResult, Range, RangeResult, ReadAt, Revision, StoreError, WatchEvent, WatchStream};
+use crate::{
+    Entries, Entry, GetResult, Range, RangeResult, ReadAt, Revision, StoreError, WatchEvent, WatchStream,
+};
 
 /// The committed state.
 #[derive(Debug)]

@@ -8,20 +8,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::disk::Disk;
-use super::expiry::Deadlines;
 use super::frame::FrameBuffer;
 use super::log::Log;
 use super::record::encode_compaction;
 use super::snapshot;
 use super::staging::{Stage, apply_deadlines};
 use super::state::State;
-use crate::{Committed, Revision, StoreError, Write};
+use crate::contents::now_ms;
+use crate::deadlines::Deadlines;
+use crate::{Committed, Contents, Revision, StoreError, Write};
 
 const BATCH_REQUESTS_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -173,8 +174,8 @@ impl Writer {
         }
         self.expiry_rests_until = None;
         let due = self.deadlines.due(stage.time_ms, EXPIRED_KEYS_PER_TRANSACTION_MAX);
-        if !due.is_empty() {
-            stage.expire(due, self.frame.payload());
+        if stage.expire(due, self.frame.payload()).is_err() {
+            self.expiry_rests_until = Some(Instant::now() + EXPIRY_RETRY);
         }
     }
 
@@ -257,7 +258,7 @@ impl Writer {
         let revision = history.oldest_read();
         let spawned = std::thread::Builder::new().name("store-snapshot".into()).spawn(move || {
             let entries = history.entries_at(&entries, revision, |_| true).map_err(std::io::Error::other)?;
-            snapshot::write(&*disk, &dir, revision, &entries, &deadlines)
+            snapshot::write(&*disk, &dir, &Contents { revision, entries, deadlines })
         });
         match spawned {
             Ok(thread) => self.snapshot = Some(SnapshotJob { revision, thread }),
@@ -300,23 +301,8 @@ impl Answer {
         match self {
             // A malformed transaction stays malformed.
             Self::Commit(_, Err(StoreError::Setup(_))) => self.send(),
-            Self::Commit(reply, _) => drop(reply.send(Err(same(error)))),
-            Self::Done(reply, _) => drop(reply.send(Err(same(error)))),
+            Self::Commit(reply, _) => drop(reply.send(Err(error.clone()))),
+            Self::Done(reply, _) => drop(reply.send(Err(error.clone()))),
         }
     }
-}
-
-/// The errors of an append, for each caller of its batch.
-fn same(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::NoSpace(message) => StoreError::NoSpace(message.clone()),
-        StoreError::OutcomeUnknown(message) => StoreError::OutcomeUnknown(message.clone()),
-        other => StoreError::Unavailable(other.to_string()),
-    }
-}
-
-/// Now, in milliseconds of Unix time.
-pub(super) fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions, ResponseHeader};
 use tokio::task::JoinHandle;
+
+use super::EtcdStore;
+use crate::Store;
 
 /// Ends the task when the last handle of its store is dropped.
 #[derive(Debug)]
@@ -14,8 +16,8 @@ pub(super) struct Compactor {
 
 impl Compactor {
     /// Compacts until dropped.
-    pub(super) fn start(client: Client, interval: Duration) -> Self {
-        Self { task: tokio::spawn(compact_regularly(client, interval)) }
+    pub(super) fn start(store: EtcdStore, interval: Duration) -> Self {
+        Self { task: tokio::spawn(compact_regularly(store, interval)) }
     }
 }
 
@@ -25,21 +27,17 @@ impl Drop for Compactor {
     }
 }
 
-async fn compact_regularly(client: Client, interval: Duration) {
+async fn compact_regularly(store: EtcdStore, interval: Duration) {
     let mut before = None;
     loop {
-        if let Some(revision) = before.filter(|revision| *revision > 0) {
+        if let Some(revision) = before {
             // Somebody else may have compacted further; then there is nothing to do.
-            match client.kv_client().compact(revision, None).await {
-                Ok(_) => tracing::debug!(revision, "etcd's history before this revision was given up"),
+            match store.compact(revision).await {
+                Ok(()) => tracing::debug!(revision, "etcd's history before this revision was given up"),
                 Err(error) => tracing::debug!(revision, %error, "etcd's history was not compacted"),
             }
         }
-        let options = GetOptions::new().with_count_only();
-        before = match client.kv_client().get("\0", Some(options)).await {
-            Ok(response) => response.header().map(ResponseHeader::revision),
-            Err(_) => before,
-        };
+        before = store.newest_revision().await.ok().or(before);
         tokio::time::sleep(interval).await;
     }
 }

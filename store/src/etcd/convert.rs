@@ -9,6 +9,7 @@ use etcd_client::{Error, ResponseHeader};
 use serde::{Deserialize, Serialize};
 use tonic::Code;
 
+use super::connect::innermost;
 use crate::{Entry, Revision, StoreError};
 
 /// Keys of the store itself begin with this; callers' keys do not, and callers never see them.
@@ -74,7 +75,7 @@ impl KeySpace {
 
     /// The store's revision for one of etcd's.
     pub(super) fn revision(&self, etcd: i64) -> Revision {
-        unsigned(etcd) + self.origin.offset
+        unsigned(etcd).saturating_add(self.origin.offset)
     }
 
     /// The store's revision that an answer was given at.
@@ -82,9 +83,10 @@ impl KeySpace {
         self.revision(header.map_or(0, ResponseHeader::revision))
     }
 
-    /// etcd's revision for one of the store's. What was before a move is not there.
+    /// etcd's revision for one of the store's. What was before a move is not there, and nothing is before the first; etcd
+    /// takes zero for the newest.
     pub(super) fn etcd_revision(&self, requested: Revision) -> Result<i64, StoreError> {
-        let oldest = self.origin.oldest;
+        let oldest = self.origin.oldest.max(1);
         if requested < oldest {
             return Err(StoreError::Compacted { requested, oldest });
         }
@@ -122,6 +124,8 @@ pub(super) enum Failure {
     Refused(StoreError),
     /// It did not get as far as being carried out; trying again may help.
     NotDone(String),
+    /// What users may do has changed since our token was given; nothing was done.
+    StaleToken,
     /// The lease that a write named does not exist any more; nothing was written.
     LeaseGone,
     /// Nobody knows whether it was carried out.
@@ -132,7 +136,7 @@ pub(super) enum Failure {
 pub(super) fn failure_of(error: &Error, requested: Revision) -> Failure {
     let Error::GRpcStatus(status) = error else { return Failure::Unknown(error.to_string()) };
     let message = status.message();
-    let said = format!("etcd: {message}");
+    let said = format!("etcd: {}", status.source().map_or(message.to_owned(), innermost));
     if let Some(reason) = connect_failure(status) {
         return Failure::NotDone(format!("etcd cannot be reached: {reason}"));
     }
@@ -143,7 +147,11 @@ pub(super) fn failure_of(error: &Error, requested: Revision) -> Failure {
         // etcd does not say which is the oldest.
         Code::OutOfRange => Failure::Refused(StoreError::Compacted { requested, oldest: requested + 1 }),
         Code::ResourceExhausted if message.contains("space") => Failure::Refused(StoreError::NoSpace(said)),
+        Code::ResourceExhausted if message.contains("larger than max") => {
+            Failure::Refused(StoreError::Setup(said))
+        }
         Code::ResourceExhausted => Failure::NotDone(said),
+        Code::InvalidArgument if message.contains("auth store is old") => Failure::StaleToken,
         // Said before a request is looked at, as we ask for members that have a leader.
         Code::Unavailable if message == "etcdserver: no leader" => Failure::NotDone(said),
         Code::InvalidArgument | Code::PermissionDenied | Code::FailedPrecondition | Code::Unauthenticated => {

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, ResponseHeader, Txn, TxnOp};
 
 use super::convert::{Origin, unsigned};
 use super::origin::{Arrival, ORIGIN_KEY};
 use super::{EtcdOptions, EtcdStore, PAGE_ENTRIES, just_after};
+use crate::contents::now_ms;
 use crate::{Contents, Entry, Revision, StoreError, TRANSACTION_WRITES_MAX};
 
 /// How much one transaction carries; etcd takes 1.5 MiB, and one value may be that large alone.
@@ -54,7 +55,9 @@ pub(crate) async fn read(options: EtcdOptions) -> Result<Contents, StoreError> {
         });
         // One that has ended since is over now.
         let ends_ms = now_ms() + unsigned(left.await?.ttl()) * 1000;
-        contents.deadlines_ms.extend(keys.into_iter().map(|key| (key, ends_ms)));
+        for key in keys {
+            contents.deadlines.set(&key, Some(ends_ms));
+        }
     }
     Ok(contents)
 }
@@ -73,20 +76,25 @@ pub(crate) async fn write(
     for entry in contents.entries.values() {
         let size = entry.key.len() + entry.value.len();
         if !batch.is_empty() && (bytes + size > BATCH_BYTES || batch.len() == TRANSACTION_WRITES_MAX) {
-            newest = store.put_all(&batch, contents).await?;
+            newest = store.put_all(&batch, contents, began).await?;
             (batch, bytes) = (Vec::new(), 0);
         }
         batch.push(entry);
         bytes += size;
     }
     if !batch.is_empty() {
-        newest = store.put_all(&batch, contents).await?;
+        newest = store.put_all(&batch, contents, began).await?;
     }
     // Nobody counts from before what this handle was told, if anything was here.
     let floor = floor.max(store.keys.origin.oldest);
     let offset = floor.saturating_sub(unsigned(began));
     let origin = Origin { offset, oldest: unsigned(newest) + 1 + offset };
-    store.set_arrival(Vec::new(), Arrival::Complete(origin)).await?;
+    let complete = Arrival::Complete(origin);
+    // Said twice because the first answer was lost, it does not find its own claim any more.
+    let said = store.set_arrival(store.claimed_at(began), complete, None).await?;
+    if said.is_none() && store.find_arrival().await?.is_none_or(|(there, _)| there != complete) {
+        return Err(disturbed());
+    }
     store.keys.origin = origin;
     store.newest_revision().await
 }
@@ -95,56 +103,59 @@ impl EtcdStore {
     /// Makes sure that nothing is there, and marks what will be as unfinished. Returns etcd's revision of that.
     async fn claim(&mut self, options: &EtcdOptions) -> Result<i64, StoreError> {
         let (start, end) = self.keys.bounds("");
+        let empty = Compare::create_revision(start.clone(), CompareOp::Equal, 0).with_range(end.clone());
+        let occupied = || {
+            let (members, prefix) = (options.endpoints.join(","), &options.prefix);
+            StoreError::Setup(format!(
+                "etcd at {members} already holds keys under {prefix:?}: choose another prefix, or remove them"
+            ))
+        };
         match self.find_arrival().await? {
-            Some(Arrival::Unfinished) => {
-                let cleared = self.ask(0, || {
-                    let (mut client, start, end) = (self.client.kv_client(), start.clone(), end.clone());
-                    async move { client.delete(start, Some(DeleteOptions::new().with_range(end))).await }
-                });
-                cleared.await?;
+            Some((Arrival::Unfinished, seen)) => {
+                let clear = TxnOp::delete(start, Some(DeleteOptions::new().with_range(end)));
+                let claim = self.set_arrival(self.claimed_at(seen), Arrival::Unfinished, Some(clear));
+                return claim.await?.ok_or_else(disturbed);
             }
-            Some(Arrival::Complete(origin)) => {
+            Some((Arrival::Complete(origin), _)) => {
                 self.keys.origin = origin;
                 self.keys.origin.oldest = self.newest_revision().await?;
             }
             None => {}
         }
-        let empty = Compare::create_revision(start, CompareOp::Equal, 0).with_range(end);
-        self.set_arrival(vec![empty], Arrival::Unfinished).await?.ok_or_else(|| {
-            StoreError::Setup(format!(
-                "etcd at {} already holds keys under {:?}: choose another prefix, or remove them",
-                options.endpoints.join(","),
-                options.prefix
-            ))
-        })
+        self.set_arrival(empty, Arrival::Unfinished, None).await?.ok_or_else(occupied)
+    }
+
+    /// The condition that nobody else has claimed the place since.
+    fn claimed_at(&self, claim: i64) -> Compare {
+        Compare::mod_revision(self.keys.outer(ORIGIN_KEY), CompareOp::Equal, claim)
     }
 
     async fn set_arrival(
         &self,
-        conditions: Vec<Compare>,
+        condition: Compare,
         arrival: Arrival,
+        clear: Option<TxnOp>,
     ) -> Result<Option<i64>, StoreError> {
         let value = serde_json::to_vec(&arrival).map_err(|error| StoreError::Setup(error.to_string()))?;
         let put = TxnOp::put(self.keys.outer(ORIGIN_KEY), value, None);
-        self.repeat(Txn::new().when(conditions).and_then([put])).await
+        let operations: Vec<TxnOp> = clear.into_iter().chain([put]).collect();
+        self.repeat(Txn::new().when([condition]).and_then(operations)).await
     }
 
     /// Puts entries, as long as the place is ours.
-    async fn put_all(&self, batch: &[&Entry], contents: &Contents) -> Result<i64, StoreError> {
+    async fn put_all(&self, batch: &[&Entry], contents: &Contents, claim: i64) -> Result<i64, StoreError> {
         let mut puts = Vec::with_capacity(batch.len());
         for entry in batch {
             let mut options = PutOptions::new();
-            if let Some(ends_ms) = contents.deadlines_ms.get(&entry.key) {
+            if let Some(ends_ms) = contents.ends_ms(&entry.key) {
                 let left =
                     Duration::from_millis(ends_ms.saturating_sub(now_ms())).max(Duration::from_secs(1));
                 options = options.with_lease(self.leases.lease_for(self, left).await?);
             }
             puts.push(TxnOp::put(self.keys.outer(&entry.key), entry.value.to_vec(), Some(options)));
         }
-        let claimed = Compare::create_revision(self.keys.outer(ORIGIN_KEY), CompareOp::Greater, 0);
-        self.repeat(Txn::new().when([claimed]).and_then(puts)).await?.ok_or_else(|| {
-            StoreError::Setup("somebody else removed what was written to etcd meanwhile".into())
-        })
+        let transaction = Txn::new().when([self.claimed_at(claim)]).and_then(puts);
+        self.repeat(transaction).await?.ok_or_else(disturbed)
     }
 
     /// Carries out a transaction that does no harm when done twice. Returns etcd's revision; none if a condition failed.
@@ -158,7 +169,6 @@ impl EtcdStore {
     }
 }
 
-fn now_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+fn disturbed() -> StoreError {
+    StoreError::Setup("somebody else wrote to the same place in etcd meanwhile; do it again, alone".into())
 }

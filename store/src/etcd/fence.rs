@@ -15,7 +15,7 @@ use futures::StreamExt;
 
 use super::EtcdStore;
 use super::convert::{INTERNAL, signed};
-use crate::{Action, Change, Entry, Precondition, Revision, StoreError, WatchEvent, Write};
+use crate::{Action, Change, Revision, StoreError, WatchEvent, Write};
 
 const FENCE_KEY: &str = "\0fence";
 const PAUSE: Duration = Duration::from_millis(200);
@@ -133,7 +133,7 @@ fn judge(write: &Write, changes: &[Change]) -> Fate {
     for change in changes {
         match (&write.action, change) {
             (Action::Put { value, .. }, Change::Put { entry, previous })
-                if entry.value == value && holds(write.precondition, previous.as_ref()) =>
+                if entry.value == value && write.precondition.holds(previous.as_ref()) =>
             {
                 return Fate::Applied(entry.mod_revision);
             }
@@ -144,13 +144,4 @@ fn judge(write: &Write, changes: &[Change]) -> Fate {
         }
     }
     Fate::NotApplied
-}
-
-/// Whether an entry meets a condition.
-pub(super) fn holds(precondition: Precondition, entry: Option<&Entry>) -> bool {
-    match precondition {
-        Precondition::None => true,
-        Precondition::Absent => entry.is_none(),
-        Precondition::ModRevision(revision) => entry.is_some_and(|entry| entry.mod_revision == revision),
-    }
 }

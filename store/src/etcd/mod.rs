@@ -5,11 +5,14 @@
 //! Requests go to whichever member answers, and are repeated where that does no harm; with no quorum they fail within a
 //! time that [`EtcdOptions::request_timeout`] sets, and nothing is acknowledged.
 //!
+//! A user of etcd needs to read and write below [`EtcdOptions::prefix`], and nothing else.
+//!
 //! Limits of etcd that show: a transaction holds at most 127 writes (etcd's default of `--max-txn-ops`, less one) and
 //! 1.5 MiB; a time to live has a resolution of seconds and may last somewhat longer than asked; revisions may skip
 //! numbers, as etcd counts all its users' writes. Prefixes of stores that share an etcd must not begin with one another.
 
 mod compaction;
+mod connect;
 mod convert;
 pub(crate) mod copy;
 mod fence;
@@ -19,19 +22,21 @@ mod request;
 mod transaction;
 mod watch;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Certificate, Client, ConnectOptions, GetOptions, Identity, TlsOptions};
+use etcd_client::{Client, GetOptions};
 use tokio::sync::{Mutex, watch as channel};
 
 use self::compaction::Compactor;
+pub use self::connect::{EtcdTls, EtcdUser};
+use self::connect::{connect_options, innermost, named};
 use self::convert::{KeySpace, unsigned};
 use self::fence::Fence;
 use self::leases::Leases;
+use crate::types::check_distinct;
 use crate::{
     Committed, GetResult, Range, RangeResult, ReadAt, Revision, Store, StoreError, WatchStream, Write,
 };
@@ -48,6 +53,8 @@ pub struct EtcdOptions {
     pub endpoints: Vec<String>,
     /// For `https://` endpoints.
     pub tls: Option<EtcdTls>,
+    /// If etcd asks for users.
+    pub user: Option<EtcdUser>,
     /// Put before every key, so that several clusters can share one etcd.
     pub prefix: String,
     /// How long connecting may take.
@@ -64,26 +71,12 @@ impl EtcdOptions {
         Self {
             endpoints,
             tls: None,
+            user: None,
             prefix: "/gantry".into(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             history_age: Some(Duration::from_secs(5 * 60)),
         }
-    }
-}
-
-/// Certificates for talking to etcd, as PEM.
-#[derive(Clone)]
-pub struct EtcdTls {
-    /// Who signs the members' certificates.
-    pub ca: Vec<u8>,
-    /// Our own certificate chain and its key, if etcd asks for one.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-impl fmt::Debug for EtcdTls {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("EtcdTls").field("identity", &self.identity.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -95,6 +88,8 @@ pub struct EtcdStore {
     leases: Arc<Leases>,
     fence: Arc<Fence>,
     request_timeout: Duration,
+    /// Whether etcd knows us by a token.
+    is_user: bool,
     answers_progress_requests: bool,
     /// The newest revision that any answer told of.
     newest_seen: Arc<channel::Sender<Revision>>,
@@ -115,41 +110,52 @@ impl EtcdStore {
     /// Connects, and makes sure that etcd answers and holds a whole store.
     pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
         let mut store = Self::reach(&options).await?;
-        store.keys.origin = store.find_origin().await?;
-        store.find_fence().await?;
-        store.newest_revision().await?;
+        store.find_store().await.map_err(|error| named(&options, error))?;
         if let Some(age) = options.history_age {
-            store._compactor = Some(Arc::new(Compactor::start(store.client.clone(), age)));
+            store._compactor = Some(Arc::new(Compactor::start(store.clone(), age)));
         }
         Ok(store)
     }
 
+    async fn find_store(&mut self) -> Result<(), StoreError> {
+        self.keys.origin = self.find_origin().await?;
+        self.find_fence().await?;
+        self.newest_revision().await.map(|_| ())
+    }
+
     /// Connects to whichever member answers first.
     async fn reach(options: &EtcdOptions) -> Result<Self, StoreError> {
-        let named = |reason: &dyn fmt::Display| format!("etcd at {}: {reason}", options.endpoints.join(","));
-        let client = Client::connect(&options.endpoints, Some(connect_options(options))).await;
-        let client = client.map_err(|error| StoreError::Setup(named(&error)))?;
+        Self::try_reach(options).await.map_err(|error| named(options, error))
+    }
+
+    async fn try_reach(options: &EtcdOptions) -> Result<Self, StoreError> {
+        let client = Client::connect(&options.endpoints, Some(connect_options(options)?)).await;
         let mut store = Self {
-            client,
+            client: client.map_err(|error| StoreError::Setup(innermost(&error)))?,
             keys: KeySpace::new(&options.prefix),
             leases: Arc::default(),
             fence: Arc::default(),
             request_timeout: options.connect_timeout,
+            is_user: options.user.is_some(),
             answers_progress_requests: false,
             newest_seen: Arc::new(channel::Sender::new(0)),
             wanted_progress: Arc::new(channel::Sender::new(0)),
             probed: Arc::default(),
             _compactor: None,
         };
+        if let Some(user) = &options.user {
+            let credentials = user.credentials()?;
+            let authenticated = store.ask(0, || {
+                let (mut client, credentials) = (store.client.clone(), credentials.clone());
+                async move { client.update_user(Some(credentials)).await }
+            });
+            authenticated.await?;
+        }
         let status = store.ask(0, || {
             let mut client = store.client.maintenance_client();
             async move { client.status().await }
         });
-        let status = status.await.map_err(|error| match error {
-            StoreError::Setup(reason) => StoreError::Setup(named(&reason)),
-            StoreError::Unavailable(reason) => StoreError::Unavailable(named(&reason)),
-            other => other,
-        })?;
+        let status = status.await?;
         tracing::info!(version = status.version(), endpoints = ?options.endpoints, "connected to etcd");
         store.answers_progress_requests = answers_progress_requests(status.version());
         store.request_timeout = options.request_timeout;
@@ -246,20 +252,6 @@ fn raise(mark: &channel::Sender<Revision>, revision: Revision) {
     });
 }
 
-fn connect_options(options: &EtcdOptions) -> ConnectOptions {
-    let connect = ConnectOptions::new()
-        .with_connect_timeout(options.connect_timeout)
-        .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-        .with_keep_alive_while_idle(true)
-        .with_require_leader(true);
-    let Some(tls) = &options.tls else { return connect };
-    let mut settings = TlsOptions::new().ca_certificate(Certificate::from_pem(&tls.ca));
-    if let Some((certificate, key)) = &tls.identity {
-        settings = settings.identity(Identity::from_pem(certificate, key));
-    }
-    connect.with_tls(settings)
-}
-
 /// Whether the server's answers to progress requests can be trusted (etcd issue 15220).
 fn answers_progress_requests(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| {
@@ -281,10 +273,7 @@ impl Store for EtcdStore {
         if transaction.is_empty() {
             return Ok(Committed { revision: self.newest_revision().await?, previous: Vec::new() });
         }
-        let mut keys = HashSet::with_capacity(transaction.len());
-        if let Some(twice) = transaction.iter().find(|write| !keys.insert(&write.key)) {
-            return Err(StoreError::Setup(format!("a transaction writes {} twice", twice.key)));
-        }
+        check_distinct(&transaction)?;
         self.commit_writes(&transaction).await
     }
 

@@ -24,19 +24,21 @@ impl EtcdStore {
     pub(super) async fn find_origin(&self) -> Result<Origin, StoreError> {
         match self.find_arrival().await? {
             None => Ok(Origin::default()),
-            Some(Arrival::Complete(origin)) => Ok(origin),
-            Some(Arrival::Unfinished) => Err(StoreError::Setup(
+            Some((Arrival::Complete(origin), _)) => Ok(origin),
+            Some((Arrival::Unfinished, _)) => Err(StoreError::Setup(
                 "etcd holds only a part of a store: moving or restoring it was interrupted; do it again"
                     .into(),
             )),
         }
     }
 
-    pub(super) async fn find_arrival(&self) -> Result<Option<Arrival>, StoreError> {
+    /// What is said there, and at which of etcd's revisions it was.
+    pub(super) async fn find_arrival(&self) -> Result<Option<(Arrival, i64)>, StoreError> {
         let read = self.read(self.keys.outer(ORIGIN_KEY), GetOptions::new(), 0).await?;
         let Some(pair) = read.kvs().first() else { return Ok(None) };
-        serde_json::from_slice(pair.value()).map(Some).map_err(|error| {
+        let arrival = serde_json::from_slice(pair.value()).map_err(|error| {
             StoreError::Corrupt(format!("etcd holds an origin that cannot be read: {error}"))
-        })
+        })?;
+        Ok(Some((arrival, pair.mod_revision())))
     }
 }

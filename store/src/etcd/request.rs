@@ -16,6 +16,14 @@ impl EtcdStore {
         self.request_timeout / 2
     }
 
+    /// Proves anew who we are, as somebody changed what users may. Returns why a request has to be repeated.
+    pub(super) async fn renew_token(&self) -> String {
+        match tokio::time::timeout(self.attempt_timeout(), self.client.refresh_token()).await {
+            Ok(Err(error)) => format!("etcd refuses us: {error}"),
+            _ => "etcd wanted a new token".to_owned(),
+        }
+    }
+
     /// Asks, whichever member it takes, until one answers or the time is over.
     pub(super) async fn ask<T, F>(
         &self,
@@ -33,6 +41,7 @@ impl EtcdStore {
                     Failure::Refused(error) => return Err(error),
                     Failure::NotDone(reason) | Failure::Unknown(reason) => reason,
                     Failure::LeaseGone => "the lease is gone".into(),
+                    Failure::StaleToken => self.renew_token().await,
                 },
                 Err(_) => "etcd did not answer in time".into(),
             };

@@ -9,7 +9,7 @@ use etcd_client::{Compare, CompareOp, DeleteOptions, PutOptions, Txn, TxnOp, Txn
 
 use super::EtcdStore;
 use super::convert::{Failure, INTERNAL, failure_of};
-use super::fence::{Fate, holds};
+use super::fence::Fate;
 use crate::{
     Action, Committed, Entry, Precondition, ReadAt, Revision, Store, StoreError, TRANSACTION_WRITES_MAX,
     Write,
@@ -72,6 +72,7 @@ impl EtcdStore {
                         self.leases.forget(&leases).await;
                         Attempt::Again
                     }
+                    Failure::StaleToken => Attempt::NotDone(self.renew_token().await),
                     Failure::NotDone(reason) => Attempt::NotDone(reason),
                     Failure::Unknown(reason) => Attempt::Lost(reason),
                 });
@@ -168,7 +169,7 @@ fn found_by(response: TxnOpResponse) -> Option<etcd_client::proto::PbKeyValue> {
 /// The first condition that failed; none if it was the fence's alone.
 fn conflict(writes: &[Write], entries: Vec<Option<Entry>>, revision: Revision) -> Option<StoreError> {
     let mut failed =
-        writes.iter().zip(entries).filter(|(write, entry)| !holds(write.precondition, entry.as_ref()));
+        writes.iter().zip(entries).filter(|(write, entry)| !write.precondition.holds(entry.as_ref()));
     let (write, entry) = failed.next()?;
     Some(StoreError::Conflict { key: write.key.to_string(), current: entry.map(Box::new), revision })
 }

@@ -162,7 +162,12 @@ impl Follower {
             Ok(Ok((stream, Some(first)))) => (stream, first),
         };
         self.stream = Some(stream);
-        self.take(first)
+        let started = self.take(first);
+        if started.is_err() && self.store.is_user {
+            // A watch that comes with an old token is refused without saying so.
+            self.store.renew_token().await;
+        }
+        started
     }
 
     async fn advance(&mut self) -> Result<(), Broken> {
@@ -280,6 +285,7 @@ fn broken(error: &etcd_client::Error, next: Revision) -> Broken {
     match failure_of(error, next) {
         Failure::Refused(error) => Broken::Ended(error),
         Failure::NotDone(reason) | Failure::Unknown(reason) => Broken::Connection(reason),
+        Failure::StaleToken => Broken::Connection("etcd wants a new token".into()),
         Failure::LeaseGone => Broken::Connection("etcd spoke of a lease".into()),
     }
 }

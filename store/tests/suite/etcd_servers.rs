@@ -1,7 +1,7 @@
 //! Real etcd members on loopback. Needs `etcd` on the path (Debian: `etcd-server`).
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -14,15 +14,12 @@ use super::PATIENCE;
 /// Below what the kernel gives to outgoing connections, which could take a port before etcd does.
 const PORTS: std::ops::Range<u16> = 12_000..30_000;
 
-/// Certificates for the members and those who may use them.
-pub struct Certificates {
-    pub dir: PathBuf,
-}
-
 /// One etcd of some members, which end when it is dropped.
 pub struct Etcd {
     members: Vec<Member>,
-    tls: Option<Certificates>,
+    /// The directory with `server.pem`, `server-key.pem` and `ca.pem` for those that talk over TLS.
+    tls: Option<PathBuf>,
+    more: Vec<String>,
     dir: TempDir,
 }
 
@@ -35,13 +32,14 @@ struct Member {
 impl Etcd {
     /// Starts one with so many members.
     pub fn start(members: usize) -> Self {
-        Self::start_with(members, None)
+        Self::start_with(members, None, &[])
     }
 
-    pub fn start_with(members: usize, tls: Option<Certificates>) -> Self {
+    pub fn start_with(members: usize, tls: Option<&Path>, more: &[&str]) -> Self {
         let member = |_| Member { client_port: free_port(), peer_port: free_port(), process: None };
         let members: Vec<_> = (0..members).map(member).collect();
-        let mut etcd = Self { members, tls, dir: TempDir::new().unwrap() };
+        let (tls, more) = (tls.map(Path::to_owned), more.iter().map(|&flag| flag.to_owned()).collect());
+        let mut etcd = Self { members, tls, more, dir: TempDir::new().unwrap() };
         for number in 0..etcd.members.len() {
             etcd.run(number);
         }
@@ -65,7 +63,8 @@ impl Etcd {
             .arg(path("data"))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(path("log")).unwrap());
-        if let Some(Certificates { dir }) = &self.tls {
+        command.args(&self.more);
+        if let Some(dir) = &self.tls {
             let file = |name: &str| format!("{}/{name}.pem", dir.display());
             command.args(["--cert-file", &file("server"), "--key-file", &file("server-key")]);
             command.args(["--client-cert-auth", "--trusted-ca-file", &file("ca")]);

@@ -19,6 +19,7 @@ use store::{
     Action, Change, Committed, Entry, Precondition, Range, ReadAt, Revision, Store, WatchEvent, WatchStream,
     Write,
 };
+use tempfile::TempDir;
 
 /// Nothing in these tests should take longer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +56,11 @@ macro_rules! store_suite {
             }
         )+
     };
+}
+
+/// A directory for tests that have nothing to do with disks and would only wait for them.
+pub fn directory_in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
 pub fn put(key: &str, value: &str) -> Write {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 /// The deadlines of keys, in milliseconds of Unix time. A clone is free, as of the live entries.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Deadlines {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deadlines {
     by_key: OrdMap<Arc<str>, u64>,
     by_time: OrdSet<(u64, Arc<str>)>,
 }
 
 impl Deadlines {
     /// Sets or removes the deadline of a key.
-    pub(super) fn set(&mut self, key: &Arc<str>, deadline_ms: Option<u64>) {
+    pub(crate) fn set(&mut self, key: &Arc<str>, deadline_ms: Option<u64>) {
         let old = match deadline_ms {
             Some(deadline) => self.by_key.insert(Arc::clone(key), deadline),
             None => self.by_key.remove(key),
@@ -27,17 +27,17 @@ impl Deadlines {
     }
 
     /// The deadline of a key.
-    pub(super) fn get(&self, key: &str) -> Option<u64> {
+    pub(crate) fn get(&self, key: &str) -> Option<u64> {
         self.by_key.get(key).copied()
     }
 
     /// The earliest deadline.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(crate) fn next(&self) -> Option<u64> {
         self.by_time.get_min().map(|(deadline, _)| *deadline)
     }
 
     /// Up to `limit` keys whose time has come, earliest first.
-    pub(super) fn due(&self, now_ms: u64, limit: usize) -> Vec<Arc<str>> {
+    pub(crate) fn due(&self, now_ms: u64, limit: usize) -> Vec<Arc<str>> {
         let due = self.by_time.iter().take_while(|(deadline, _)| *deadline <= now_ms);
         due.take(limit).map(|(_, key)| Arc::clone(key)).collect()
     }
