@@ -16,9 +16,14 @@ impl Daemon {
 
     /// Starts an etcd that answers at http://127.0.0.1:2379 of its machine.
     pub fn etcd(machine: &Machine, data_dir: &str) -> Self {
-        let etcd = Self::start(machine, &["etcd", "--data-dir", data_dir]);
+        Self::etcd_with(machine, data_dir, &[], &["http://127.0.0.1:2379/health"])
+    }
+
+    /// Starts an etcd with more flags. Curl, with these words, is answered when it is ready.
+    pub fn etcd_with(machine: &Machine, data_dir: &str, flags: &[&str], health: &[&str]) -> Self {
+        let etcd = Self::start(machine, &[&["etcd", "--data-dir", data_dir], flags].concat());
         eventually(30, "etcd answers", || {
-            let answer = machine.inside(&["curl", "-sf", "http://127.0.0.1:2379/health"]);
+            let answer = machine.inside(&[&["curl", "-sf"], health].concat());
             if answer.success { Ok(()) } else { Err(answer.all()) }
         });
         etcd

@@ -1,8 +1,13 @@
 //! The care of the data, as an administrator does it: copies while the server runs, moves between stores, the way back.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use jiff::Timestamp;
+use pki::{Authority, Leaf, Usage};
 use serde_json::Value;
-use tests::{Cluster, Daemon, NodeOptions, eventually, gantry};
+use tests::{Cluster, Daemon, Machine, NodeOptions, eventually, gantry};
 
 const OBJECTS: &str = "\
 apiVersion: v1
@@ -160,5 +165,142 @@ fn a_cluster_outgrows_its_machine_and_comes_back_and_a_copy_saves_it() {
     assert_eq!(server.state(), "first");
     assert!(server.look().0 > back);
     server.check_old_watches_end(back);
+    server.cluster.finish();
+}
+
+/// Writes an authority's certificate and what it issues, for a server on loopback and for a client, as `NAME-….pem`.
+fn issue(directory: &Path, name: &str) {
+    let now = Timestamp::now();
+    let authority = Authority::create(name, now).unwrap();
+    let addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    let server = Leaf { addresses, usage: Usage::Server, ..Leaf::client("etcd", None) };
+    let write = |what: &str, text: &str| {
+        std::fs::write(directory.join(format!("{name}-{what}.pem")), text).unwrap();
+    };
+    write("ca", authority.certificate_pem());
+    for (what, leaf) in [("server", server), ("client", Leaf::client("gantry", None))] {
+        let issued = authority.issue(&leaf, now).unwrap();
+        write(what, &issued.certificate_pem);
+        write(&format!("{what}-key"), &issued.key_pem);
+    }
+}
+
+/// Starts an etcd at port 2479 that asks for users, of whom `gantry`, whose password is `hunter2`, has the default prefix.
+fn etcd_with_users(machine: &Machine, data_dir: &str) -> Daemon {
+    let url = "http://127.0.0.1:2479";
+    let flags = ["--listen-client-urls", url, "--advertise-client-urls", url];
+    let peer =
+        ["--listen-peer-urls=http://127.0.0.1:2480", "--initial-cluster=default=http://127.0.0.1:2480"];
+    let advertised = ["--initial-advertise-peer-urls=http://127.0.0.1:2480"];
+    let flags = [&flags[..], &peer, &advertised].concat();
+    let etcd = Daemon::etcd_with(machine, data_dir, &flags, &[&format!("{url}/health")]);
+    for (path, body) in [
+        ("user/add", r#"{"name": "root", "password": "toor"}"#),
+        ("user/grant", r#"{"user": "root", "role": "root"}"#),
+        ("user/add", r#"{"name": "gantry", "password": "hunter2"}"#),
+        ("role/add", r#"{"name": "keeper"}"#),
+        // From /gantry to /gantrz.
+        (
+            "role/grant",
+            r#"{"name": "keeper", "perm": {"permType": "READWRITE", "key": "L2dhbnRyeQ==", "range_end": "L2dhbnRyeg=="}}"#,
+        ),
+        ("user/grant", r#"{"user": "gantry", "role": "keeper"}"#),
+        ("enable", "{}"),
+    ] {
+        machine.inside(&["curl", "-sf", "-d", body, &format!("{url}/v3/auth/{path}")]).ok();
+    }
+    etcd
+}
+
+#[test]
+fn an_etcd_that_asks_who_comes_is_served_and_what_it_refuses_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
+    issue(directory.path(), "ours");
+    issue(directory.path(), "theirs");
+    let pem = |name: &str| path(&format!("{name}.pem"));
+    let (config, copy, password) = (path("gantry.yml"), path("copy"), path("password"));
+    let over_tls = format!(
+        "store: etcd\netcd-endpoints: [https://127.0.0.1:2379]\netcd-cafile: {}\netcd-certfile: {}\netcd-keyfile: {}\n",
+        pem("ours-ca"),
+        pem("ours-client"),
+        pem("ours-client-key"),
+    );
+    std::fs::write(&config, over_tls).unwrap();
+    let mut daemons = Vec::new();
+    let arguments = ["--no-agent", "--config", &config].map(str::to_string).to_vec();
+    let cluster = Cluster::start_after(NodeOptions { arguments }, |machine| {
+        let (ca, cert, key) = (pem("ours-ca"), pem("ours-server"), pem("ours-server-key"));
+        let url = "https://127.0.0.1:2379";
+        let listen = ["--listen-client-urls", url, "--advertise-client-urls", url];
+        let tls = ["--cert-file", &cert, "--key-file", &key, "--client-cert-auth", "--trusted-ca-file"];
+        let flags = [&listen[..], &tls, &[ca.as_str()]].concat();
+        let (cert, key) = (pem("ours-client"), pem("ours-client-key"));
+        let health = ["--cacert", &ca, "--cert", &cert, "--key", &key, "https://127.0.0.1:2379/health"];
+        daemons.push(Daemon::etcd_with(machine, &path("etcd"), &flags, &health));
+        daemons.push(etcd_with_users(machine, &path("etcd-with-users")));
+    });
+    let mut server = Server { cluster, config: config.clone() };
+    let manifest = server.cluster.manifest("objects.yml", OBJECTS);
+    server.cluster.ctl(&["apply", "-f", &manifest]).ok();
+    server.gantry(&["snapshot", "save", &copy, "--config", &config]).ok();
+
+    // Another server does not get in, and says whose fault it is.
+    let program = gantry();
+    let try_start = |flags: &[(&str, &str)]| {
+        let data_dir = path("another");
+        let mut words = vec!["timeout", "60", program.to_str().unwrap(), "server", "--no-agent"];
+        words.extend(["--data-dir", &data_dir, "--secure-port", "7443", "--store", "etcd"]);
+        words.extend(flags.iter().flat_map(|(flag, value)| [*flag, *value]));
+        server.cluster.server().machine.inside(&words).refused()
+    };
+    let (ca, cert, key) = (pem("ours-ca"), pem("ours-client"), pem("ours-client-key"));
+    let (their_ca, their_cert, their_key) =
+        (pem("theirs-ca"), pem("theirs-client"), pem("theirs-client-key"));
+    let tls = |ca, cert, key| {
+        try_start(&[
+            ("--etcd-endpoints", "https://127.0.0.1:2379"),
+            ("--etcd-cafile", ca),
+            ("--etcd-certfile", cert),
+            ("--etcd-keyfile", key),
+        ])
+    };
+    std::fs::write(&password, "wrong\n").unwrap();
+    for (said, blamed) in [
+        (tls(&their_ca, &cert, &key), &their_ca),
+        (tls(&ca, &their_cert, &their_key), &their_cert),
+        (tls(&ca, &cert, &path("missing")), &path("missing")),
+    ] {
+        assert!(said.contains("https://127.0.0.1:2379") && said.contains(blamed), "{said}");
+    }
+    let user = [
+        ("--etcd-endpoints", "http://127.0.0.1:2479"),
+        ("--etcd-username", "gantry"),
+        ("--etcd-password-file", &password),
+    ];
+    let said = try_start(&user);
+    assert!(said.contains("http://127.0.0.1:2479") && said.contains(&password), "{said}");
+
+    // Whom the machine trusts, if no file says so.
+    let trusting = format!("SSL_CERT_FILE={ca}");
+    let (again, there) = (path("again"), "etcds://127.0.0.1:2379");
+    let words =
+        ["env", &trusting, program.to_str().unwrap(), "store", "snapshot", "save", &again, "--from", there];
+    let words = [&words[..], &["--etcd-certfile", &cert, "--etcd-keyfile", &key]].concat();
+    let said = server.cluster.server().machine.inside(&words).ok();
+    assert!(said.contains("saved"), "{said}");
+
+    // The same cluster goes on in the other etcd, as a user.
+    server.stop();
+    std::fs::write(&password, "hunter2\n").unwrap();
+    let to =
+        ["--to", "etcd://127.0.0.1:2479", "--etcd-username", "gantry", "--etcd-password-file", &password];
+    server.gantry(&[&["snapshot", "restore", &copy][..], &to].concat()).ok();
+    server.start(&format!(
+        "store: etcd\netcd-endpoints: [http://127.0.0.1:2479]\netcd-username: gantry\netcd-password-file: {password}\n"
+    ));
+    assert_eq!(server.state(), "first");
+    server.set_state("second");
+    assert_eq!(server.state(), "second");
     server.cluster.finish();
 }
