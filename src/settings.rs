@@ -143,6 +143,8 @@ impl Settings {
             "--pod-cidr: the IPv6 range is too small: every node takes a /64 of it"
         );
         ensure!(pod_cidr.prefix <= 24, "--pod-cidr {pod_cidr} is too small: every node takes a /24 of it");
+        let secure_port = pick!(secure_port).unwrap_or(6443);
+        ensure!(secure_port != 0, "--secure-port 0: choose one, every part and every client has to know it");
         let store = pick!(store).unwrap_or(StoreKind::Embedded);
         let etcd_endpoints = pick!(etcd_endpoints).unwrap_or_default();
         if store == StoreKind::Etcd && etcd_endpoints.is_empty() {
@@ -161,7 +163,7 @@ impl Settings {
         Ok(Self {
             instance: instance_name(&data_dir),
             bind_address: pick!(bind_address).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-            secure_port: pick!(secure_port).unwrap_or(6443),
+            secure_port,
             store,
             etcd_endpoints,
             etcd_prefix: pick!(etcd_prefix),
@@ -369,6 +371,12 @@ mod tests {
             let error = resolve(pods, services).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn a_port_that_nobody_could_know_is_refused() {
+        let flags = CommonOptions { secure_port: Some(0), ..Default::default() };
+        assert!(error(flags).contains("--secure-port 0"));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The API server alone, over the embedded store, for working on the parts that talk to it:
-//! `cargo run -p apiserver --example dev -- [DATA-DIR [PORT]]`. Prints the path of an admin kubeconfig.
+//! `cargo run -p apiserver --example dev -- [DATA-DIR [PORT [SERVICE-RANGES]]]`. Prints the path of an admin kubeconfig.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
     let directory = PathBuf::from(arguments.next().unwrap_or_else(|| "/tmp/gantry-dev".to_string()));
     let port: u16 = arguments.next().unwrap_or_else(|| "16443".to_string()).parse().context("the port")?;
     std::fs::create_dir_all(&directory)?;
-    let service_range = ServiceRange::parse("10.96.0.0/16")?;
+    let service_range = ServiceRange::parse(&arguments.next().unwrap_or_else(|| "10.96.0.0/16".to_string()))?;
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let names = ServerNames { addresses: vec![loopback, service_range.address(1)], ..Default::default() };
     let cluster = ClusterPki::ensure(&directory.join("pki"), &names, jiff::Timestamp::now())?;

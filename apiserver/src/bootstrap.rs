@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::field::Look;
+use api::field::{Look, Touch};
 use api::{ApiError, Row};
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -62,21 +62,28 @@ pub(crate) async fn keep(core: Arc<Core>, shutdown: CancellationToken) {
     let call = own_call();
     while shutdown.run_until_cancelled(tokio::time::sleep(KEEP_EVERY)).await.is_some() {
         let kept = async {
-            let missing = missing(&core, &call, network_objects(&core.config))?;
-            if !missing.is_empty() {
-                // One that another server brings back just now is no fault.
-                match commit(&core, missing).await {
-                    Ok(()) | Err(StoreError::Conflict { .. }) => {}
-                    Err(error) => return Err(Failure::from(ApiError::internal(error.to_string()))),
-                }
-                core.objects.catch_up().await;
-            }
+            restore(&core, &call, network_objects(&core.config)).await?;
             settle_default_range(&core, &call).await
         };
         if let Err(failure) = kept.await {
             tracing::warn!(error = %failure.error, "what every cluster has could not be brought back");
         }
     }
+}
+
+/// Writes those objects that are not there.
+pub(crate) async fn restore(core: &Core, call: &Call, objects: Vec<Value>) -> Result<(), Failure> {
+    let missing = missing(core, call, objects)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match commit(core, missing).await {
+        // What another server brings back just now is no fault.
+        Ok(()) | Err(StoreError::Conflict { .. }) => {}
+        Err(error) => return Err(ApiError::internal(error.to_string()).into()),
+    }
+    core.objects.catch_up().await;
+    Ok(())
 }
 
 /// The default range of services' addresses follows the server's flag from one range to one of each family, and no
@@ -100,10 +107,8 @@ async fn settle_default_range(core: &Arc<Core>, call: &Call) -> Result<(), Failu
     let edit = move |live: &Value| {
         let mut new = live.clone();
         crate::tree::set(&mut new, &["spec", "cidrs"], flag.clone());
-        if !is_said {
-            let ready = json!([{"type": "Ready", "status": "True", "reason": "",
-                "message": "Kubernetes default Service CIDR is ready", "lastTransitionTime": now()}]);
-            crate::tree::set(&mut new, &["status", "conditions"], ready);
+        if !is_said && let Some(status) = wanted.get("status") {
+            new.put("status", status.clone());
         }
         Ok(new)
     };
@@ -154,7 +159,12 @@ fn missing(core: &Core, call: &Call, objects: Vec<Value>) -> Result<Vec<Vec<Writ
         if core.objects.cached(&target.row_name, &target.namespace, &target.name).is_some() {
             continue;
         }
-        let (object, allocations) = core.complete(call, &target, object)?;
+        // What the server would say of its own objects a moment later, they say from the beginning.
+        let status = object.get("status").cloned();
+        let (mut object, allocations) = core.complete(call, &target, object)?;
+        if let Some(status) = status {
+            object.put("status", status);
+        }
         let own = Write {
             key: target.key(&target.namespace, &target.name),
             precondition: Precondition::Absent,
@@ -165,7 +175,8 @@ fn missing(core: &Core, call: &Call, objects: Vec<Value>) -> Result<Vec<Vec<Writ
     Ok(missing)
 }
 
-fn target_of(core: &Core, object: &Value) -> Result<Target, ApiError> {
+/// Where an object of the server's own belongs.
+pub(crate) fn target_of(core: &Core, object: &Value) -> Result<Target, ApiError> {
     let text = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
     let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
     let table = core.table();
@@ -209,6 +220,8 @@ fn default_range(config: &Config) -> Value {
     json!({
         "kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
         "metadata": {"name": DEFAULT_RANGE}, "spec": {"cidrs": cidrs},
+        "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "", "lastTransitionTime": now(),
+            "message": "Kubernetes default Service CIDR is ready"}]},
     })
 }
 
@@ -256,9 +269,14 @@ fn kubernetes_endpoints(config: &Config) -> Value {
     })
 }
 
+/// Nobody but this machine could follow a loopback address, and nobody knows a port that is not chosen yet: such a server is
+/// there for itself alone.
+fn is_private(config: &Config) -> bool {
+    config.advertise_address.is_loopback() || config.bind_address.port() == 0
+}
+
 fn subsets(config: &Config) -> Value {
-    // Nobody but this machine could follow a loopback address: such a server is there for itself alone.
-    if config.advertise_address.is_loopback() {
+    if is_private(config) {
         return json!([]);
     }
     json!([{
@@ -283,7 +301,7 @@ fn kubernetes_slice(config: &Config) -> Value {
 }
 
 fn slice_contents(config: &Config) -> [(&'static str, Value); 2] {
-    if config.advertise_address.is_loopback() {
+    if is_private(config) {
         return [("endpoints", json!([])), ("ports", json!([]))];
     }
     [

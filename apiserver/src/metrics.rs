@@ -130,15 +130,7 @@ impl Metrics {
             let count = gauge.load(Ordering::Relaxed);
             writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"{kind}\"}} {count}")?;
         }
-        out.push_str("# TYPE apiserver_flowcontrol_current_executing_seats gauge\n");
-        for (level, taken, waiting) in flow.load() {
-            writeln!(
-                out,
-                "apiserver_flowcontrol_current_executing_seats{{priority_level=\"{level}\"}} {taken}"
-            )?;
-            let name = "apiserver_flowcontrol_current_inqueue_requests";
-            writeln!(out, "{name}{{priority_level=\"{level}\"}} {waiting}")?;
-        }
+        flow.write_metrics(out)?;
         out.push_str("# TYPE apiserver_longrunning_requests gauge\n");
         for (resource, count) in &inner.watchers {
             writeln!(

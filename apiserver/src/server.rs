@@ -113,6 +113,7 @@ impl Server {
         tokio::spawn(crate::custom::follow(core.clone(), background.clone()));
         tokio::spawn(crate::service::follow(core.clone(), background.clone()));
         tokio::spawn(crate::bootstrap::keep(core.clone(), background.clone()));
+        tokio::spawn(crate::flow::keep(core.clone(), background.clone()));
         Ok(Self { core, serving, background })
     }
 

@@ -22,6 +22,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
 use pki::{CertificateAndKey, ClusterPki, ServerNames};
@@ -464,6 +465,41 @@ async fn an_autoscaler_keeps_a_workload_within_its_bounds_and_says_what_it_canno
         let conditions = status("fitting").await.conditions.unwrap_or_default();
         let active = conditions.into_iter().find(|condition| condition.type_ == "ScalingActive")?;
         (active.reason? == "FailedGetResourceMetric").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_range_of_service_addresses_stays_while_a_service_needs_it() {
+    let world = World::new(0).await;
+    let (_stop, _running) = world.start_controllers();
+    let ranges: Api<ServiceCIDR> = Api::all(world.admin());
+    let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}});
+    ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
+    let ready = async |wanted: &str| {
+        let conditions = ranges.get("more").await.ok()?.status?.conditions?;
+        let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready")?;
+        (ready.status == wanted).then_some(ready.reason)
+    };
+    eventually("the range is ready", || ready("True")).await;
+    let finalizers = ranges.get("more").await.unwrap().metadata.finalizers.unwrap();
+    assert_eq!(finalizers, ["networking.k8s.io/service-cidr-finalizer"]);
+    let service =
+        json!({"metadata": {"name": "a"}, "spec": {"clusterIP": "10.97.0.7", "ports": [{"port": 80}]}});
+    world.create::<Service>(service.clone()).await;
+    ranges.delete("more", &DeleteParams::default()).await.unwrap();
+    let reason = eventually("the service holds the range", || ready("False")).await;
+    assert_eq!(reason, "Terminating");
+    let mut other = service;
+    other["metadata"]["name"] = "b".into();
+    other["spec"]["clusterIP"] = "10.97.0.8".into();
+    let other: Service = serde_json::from_value(other).unwrap();
+    let refused =
+        world.api::<Service>().create(&PostParams::default(), &other).await.unwrap_err().to_string();
+    assert!(refused.contains("is not in the valid range"), "{refused}");
+    world.api::<Service>().delete("a", &DeleteParams::default()).await.unwrap();
+    eventually("the range goes with the service", || async {
+        ranges.get_opt("more").await.unwrap().is_none().then_some(())
     })
     .await;
 }

@@ -1,8 +1,10 @@
 //! Which objects of a row a list or watch is about.
 
+use std::fmt;
 use std::sync::Arc;
 
-use api::selector::{FieldSelector, LabelSelector, Labels};
+use api::selector::{FieldSelector, FieldTerm, LabelSelector, Labels};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::watcher::EventType;
@@ -47,14 +49,14 @@ impl Filter {
     }
 
     fn matches_fields(&self, object: &Cached) -> bool {
-        if !self.by_path {
-            return self.fields.matches(|field| field_of(object, field));
-        }
-        let tree = object.tree();
-        let texts: Vec<(&str, String)> =
-            self.fields.terms.iter().map(|term| (term.field.as_str(), text_at(&tree, &term.field))).collect();
-        let text_of = |field: &str| texts.iter().find(|(name, _)| *name == field);
-        self.fields.matches(|field| text_of(field).map_or("", |(_, text)| text))
+        // What the key tells needs no look into the object.
+        let is_at_hand = |term: &&FieldTerm| !self.by_path || term.field.starts_with("metadata.");
+        let holds = |term: &FieldTerm, text: &str| (term.value == text) == term.equal;
+        let terms = || self.fields.terms.iter();
+        terms().filter(is_at_hand).all(|term| holds(term, field_of(object, &term.field)))
+            && terms()
+                .filter(|term| !is_at_hand(term))
+                .all(|term| holds(term, &text_at(&object.encoded, &term.field)))
     }
 
     /// What an event is to somebody who sees only the selected objects, and the object to show.
@@ -71,12 +73,48 @@ impl Filter {
     }
 }
 
-/// The scalar at a path; nothing where there is none.
-fn text_at(tree: &Value, path: &str) -> String {
-    match path.split('.').try_fold(tree, |here, name| here.get(name)) {
-        Some(Value::String(text)) => text.clone(),
-        Some(scalar @ (Value::Bool(_) | Value::Number(_))) => scalar.to_string(),
+/// The scalar at a path; nothing where there is none. Reads past everything else.
+fn text_at(encoded: &[u8], path: &str) -> String {
+    let mut document = serde_json::Deserializer::from_slice(encoded);
+    match At(path).deserialize(&mut document) {
+        Ok(Some(Value::String(text))) => text,
+        Ok(Some(scalar @ (Value::Bool(_) | Value::Number(_)))) => scalar.to_string(),
         _ => String::new(),
+    }
+}
+
+/// Decodes what is at a path.
+struct At<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for At<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, document: D) -> Result<Option<Value>, D::Error> {
+        if self.0.is_empty() {
+            return Value::deserialize(document).map(Some);
+        }
+        document.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for At<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
+        let (name, rest) = self.0.split_once('.').unwrap_or((self.0, ""));
+        let mut found = None;
+        while let Some(key) = map.next_key::<String>()? {
+            if key == name {
+                found = map.next_value_seed(At(rest))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -85,5 +123,31 @@ fn field_of<'a>(object: &'a Cached, field: &str) -> &'a str {
         "metadata.name" => object.name(),
         "metadata.namespace" => object.namespace(),
         _ => object.fields.iter().find(|(name, _)| name == field).map_or("", |(_, value)| value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_are_found_by_their_path_and_nothing_else_is() {
+        let object =
+            br#"{"kind":"W","metadata":{"name":"a"},"spec":{"other":{"color":"x"},"size":7,"on":true,
+            "color":"b\"lue","list":[1],"deep":{"er":{"it":"is"}}}}"#;
+        for (path, text) in [
+            ("spec.color", "b\"lue"),
+            ("spec.size", "7"),
+            ("spec.on", "true"),
+            ("spec.deep.er.it", "is"),
+            ("spec.deep.er", ""),
+            ("spec.list", ""),
+            ("spec.color.more", ""),
+            ("spec.none", ""),
+            ("status.phase", ""),
+        ] {
+            assert_eq!(text_at(object, path), text, "{path}");
+        }
+        assert_eq!(text_at(b"broken", "spec.color"), "");
     }
 }

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::upkeep::status;
+use crate::pipeline::now;
+
 const API: &str = "flowcontrol.apiserver.k8s.io/v1";
 
 /// Name, shares, percent that may be lent, queues (none: whatever has no seat is refused) and queues per flow.
@@ -82,7 +85,11 @@ fn schema(name: &str, level: &str, precedence: u32, flows: &str, rules: Value) -
     if !flows.is_empty() {
         crate::tree::set(&mut spec, &["distinguisherMethod", "type"], flows);
     }
-    object("FlowSchema", name, spec)
+    let mut schema = object("FlowSchema", name, spec);
+    if let Some(status) = status(&schema, level, true, &now()) {
+        crate::tree::set(&mut schema, &["status"], status);
+    }
+    schema
 }
 
 fn groups(names: &[&str]) -> Value {

@@ -1,8 +1,11 @@
 //! To which priority level a request belongs, and to which flow in it: the flow schemas, in the order of their precedence.
 
+use std::sync::Arc;
+
 use api::field::Look;
 use serde_json::Value;
 
+use super::tally::Tally;
 use crate::auth::UserInfo;
 use crate::http::request_info::RequestInfo;
 
@@ -13,6 +16,8 @@ pub(super) struct Schema {
     pub uid: String,
     /// The priority level.
     pub level: String,
+    /// What is counted of its requests.
+    pub tally: Arc<Tally>,
     precedence: i64,
     flows: Flows,
     rules: Vec<Rule>,
@@ -51,9 +56,9 @@ struct ResourceRule {
     cluster: bool,
 }
 
-/// All schemas, the first to match first.
-pub(super) fn read_all(schemas: &[Value]) -> Vec<Schema> {
-    let mut all: Vec<Schema> = schemas.iter().map(Schema::read).collect();
+/// All schemas, the first to match first. Those that were there before go on counting.
+pub(super) fn read_all(schemas: &[Value], before: &[Schema]) -> Vec<Schema> {
+    let mut all: Vec<Schema> = schemas.iter().map(|schema| Schema::read(schema, before)).collect();
     all.sort_by(|one, other| (one.precedence, &one.name).cmp(&(other.precedence, &other.name)));
     all
 }
@@ -67,12 +72,15 @@ fn has(list: &[String], wanted: &str) -> bool {
 }
 
 impl Schema {
-    fn read(object: &Value) -> Self {
+    fn read(object: &Value, before: &[Self]) -> Self {
+        let name = api::object::name(object);
+        let known = before.iter().find(|schema| schema.name == name);
         let spec = object.get("spec").unwrap_or(&Value::Null);
         let inner =
             |field: &str, name: &str| spec.at(field).map(|v| v.text(name).to_string()).unwrap_or_default();
         Self {
-            name: api::object::name(object).to_string(),
+            name: name.to_string(),
+            tally: known.map(|known| known.tally.clone()).unwrap_or_default(),
             uid: api::object::metadata(object, "uid").unwrap_or_default().to_string(),
             level: inner("priorityLevelConfiguration", "name"),
             precedence: spec.int("matchingPrecedence").unwrap_or(1000),
@@ -127,9 +135,11 @@ impl Rule {
         if info.is_resource {
             return self.resources.iter().any(|rule| rule.matches(info));
         }
-        let covers = |url: &String| match url.strip_suffix('*') {
-            Some(prefix) => info.path.starts_with(prefix),
-            None => *url == info.path,
+        // As upstream: a path covers what is below it, with or without a star at the end.
+        let covers = |url: &String| {
+            let place = url.trim_end_matches('*').trim_end_matches('/');
+            let below = info.path.strip_prefix(place).filter(|below| below.starts_with('/'));
+            url == "*" || *url == info.path || below.is_some()
         };
         self.paths.iter().any(|(verbs, urls)| has(verbs, info.authorized_verb()) && urls.iter().any(covers))
     }
@@ -198,7 +208,7 @@ mod tests {
     fn the_first_cluster_sorts_requests_as_upstream_does() {
         let schemas: Vec<Value> =
             bootstrap::objects().into_iter().filter(|o| o["kind"] == "FlowSchema").collect();
-        let schemas = read_all(&schemas);
+        let schemas = read_all(&schemas, &[]);
         let chosen = |user: &UserInfo, info: &RequestInfo| {
             let schema = schemas.iter().find(|schema| schema.matches(user, info)).unwrap();
             (schema.name.clone(), schema.flow_of(user, info))
@@ -206,10 +216,13 @@ mod tests {
         let who = |name: &str, groups: &[&str]| UserInfo::new(name, groups).authenticated();
         let pods = ask("list", "", "pods", "team");
         let lease = ask("update", "coordination.k8s.io", "leases", "kube-system");
-        let healthz = RequestInfo { verb: "get", path: "/healthz".into(), ..RequestInfo::default() };
+        let path = |path: &str| RequestInfo { verb: "get", path: path.into(), ..RequestInfo::default() };
+        let (healthz, below, beside) = (path("/healthz"), path("/readyz/etcd"), path("/healthzz"));
         for (user, info, schema, flow) in [
             (who("admin", &["system:masters"]), &pods, "exempt", "exempt/"),
             (UserInfo::anonymous(), &healthz, "probes", "probes/"),
+            (UserInfo::anonymous(), &below, "probes", "probes/"),
+            (UserInfo::anonymous(), &beside, "global-default", "global-default/system:anonymous"),
             (
                 who("system:kube-scheduler", &[]),
                 &lease,

@@ -13,6 +13,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::lending::{Meter, Need};
+
 /// What a level allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -23,9 +25,30 @@ pub(super) struct Limits {
     pub in_all: usize,
 }
 
-/// There is no seat, and no place to wait for one; or the wait took too long.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
+/// Why there is no seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// Nobody may wait for one.
+    NoQueue,
+    /// Too many wait already.
+    QueueFull,
+    /// The wait took too long.
+    TimedOut,
+}
+
+impl Refused {
+    /// In the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::NoQueue, Self::QueueFull, Self::TimedOut];
+
+    /// As upstream's metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoQueue => "concurrency-limit",
+            Self::QueueFull => "queue-full",
+            Self::TimedOut => "time-out",
+        }
+    }
+}
 
 /// A priority level.
 #[derive(Debug)]
@@ -40,6 +63,10 @@ struct State {
     /// Whose turn it is: the flows that have somebody waiting.
     turns: VecDeque<String>,
     waiting: usize,
+    /// The seats that those wait for.
+    wanted: usize,
+    meter: Meter,
+    need: Need,
 }
 
 #[derive(Debug)]
@@ -60,13 +87,15 @@ impl Drop for Seat {
         let mut state = self.level.0.lock();
         state.taken -= self.width;
         state.call();
+        state.measure();
     }
 }
 
 impl Level {
     pub fn new(limits: Limits) -> Self {
         let (queues, turns) = Default::default();
-        Self(Mutex::new(State { limits, taken: 0, queues, turns, waiting: 0 }))
+        let (meter, need) = (Meter::new(), Need::default());
+        Self(Mutex::new(State { limits, taken: 0, queues, turns, waiting: 0, wanted: 0, meter, need }))
     }
 
     /// Other limits from now on; those inside stay.
@@ -76,22 +105,42 @@ impl Level {
         state.call();
     }
 
+    /// Ends a period: what was needed in it.
+    pub fn end_period(&self) -> Need {
+        let mut state = self.0.lock();
+        state.need = state.need.after(state.meter.take());
+        state.need
+    }
+
     /// Takes a seat at once or after a wait.
-    pub async fn enter(self: &Arc<Self>, flow: &str, width: usize, at_most: Duration) -> Result<Seat, Full> {
+    pub async fn enter(
+        self: &Arc<Self>,
+        flow: &str,
+        width: usize,
+        at_most: Duration,
+    ) -> Result<Seat, Refused> {
         let called = {
             let mut state = self.0.lock();
             if state.waiting == 0 && state.fits(width) {
                 state.taken += width;
+                state.measure();
                 return Ok(Seat { level: self.clone(), width });
             }
             state.queue(flow, width)?
         };
         let wait = Wait { called: Some(called), level: self.clone(), width };
-        tokio::time::timeout(at_most, wait).await.map_err(|_| Full)
+        tokio::time::timeout(at_most, wait).await.map_err(|_| Refused::TimedOut)
     }
 
-    /// How many seats are taken and how many wait, for the metrics.
-    pub fn load(&self) -> (usize, usize) {
+    /// How many seats there are, and what was needed in the last period.
+    pub fn seats_and_need(&self) -> (usize, Need) {
+        let state = self.0.lock();
+        (state.limits.seats, state.need)
+    }
+
+    /// How many seats are taken and how many wait.
+    #[cfg(test)]
+    fn load(&self) -> (usize, usize) {
         let state = self.0.lock();
         (state.taken, state.waiting)
     }
@@ -136,10 +185,13 @@ impl State {
         self.taken == 0 || self.taken + width <= self.limits.seats
     }
 
-    fn queue(&mut self, flow: &str, width: usize) -> Result<oneshot::Receiver<()>, Full> {
+    fn queue(&mut self, flow: &str, width: usize) -> Result<oneshot::Receiver<()>, Refused> {
         let length = self.queues.get(flow).map_or(0, VecDeque::len);
+        if self.limits.in_all == 0 {
+            return Err(Refused::NoQueue);
+        }
         if length >= self.limits.per_flow || self.waiting >= self.limits.in_all {
-            return Err(Full);
+            return Err(Refused::QueueFull);
         }
         let (called, receiver) = oneshot::channel();
         if length == 0 {
@@ -147,6 +199,8 @@ impl State {
         }
         self.queues.entry(flow.to_string()).or_default().push_back(Waiting { width, called });
         self.waiting += 1;
+        self.wanted += width;
+        self.measure();
         Ok(receiver)
     }
 
@@ -170,6 +224,7 @@ impl State {
                 self.turns.push_back(flow);
             }
             self.waiting -= 1;
+            self.wanted -= width;
             if first.is_some_and(|first| first.called.send(()).is_ok()) {
                 self.taken += width;
             }
@@ -181,7 +236,13 @@ impl State {
         self.queues.retain(|_, queue| !queue.is_empty());
         self.turns.retain(|flow| self.queues.contains_key(flow));
         self.waiting = self.queues.values().map(VecDeque::len).sum();
+        self.wanted = self.queues.values().flatten().map(|waiting| waiting.width).sum();
         self.call();
+        self.measure();
+    }
+
+    fn measure(&mut self) {
+        self.meter.set(self.taken + self.wanted);
     }
 }
 
@@ -210,7 +271,11 @@ mod tests {
             }));
             tokio::task::yield_now().await;
         }
-        assert_eq!(level.enter("greedy", 1, LONG).await.unwrap_err(), Full, "its own queue is full");
+        assert_eq!(
+            level.enter("greedy", 1, LONG).await.unwrap_err(),
+            Refused::QueueFull,
+            "its own queue is full"
+        );
         drop(held);
         for task in tasks {
             task.await.unwrap();
@@ -223,7 +288,7 @@ mod tests {
     async fn who_gives_up_is_forgotten_and_holds_up_nobody() {
         let level = level(2);
         let (one, two) = (level.enter("a", 1, LONG).await.unwrap(), level.enter("a", 1, LONG).await.unwrap());
-        assert_eq!(level.enter("a", 2, Duration::from_secs(5)).await.unwrap_err(), Full);
+        assert_eq!(level.enter("a", 2, Duration::from_secs(5)).await.unwrap_err(), Refused::TimedOut);
         assert_eq!(level.load(), (2, 0));
         let wide = tokio::spawn({
             let level = level.clone();

@@ -185,8 +185,10 @@ fn apply_error(error: ApplyError) -> Failure {
             error.details = Some(Box::new(serde_json::json!({"causes": causes})));
             Failure::from(error)
         }
-        ApplyError::Invalid(message) => ApiError::bad_request(message).into(),
-        ApplyError::NotTyped { .. } => ApiError::internal(error.to_string()).into(),
+        // Upstream answers a fault of the second kind with 500; it is the client's all the same.
+        ApplyError::Invalid(_) | ApplyError::NotTyped { .. } => {
+            ApiError::bad_request(error.to_string()).into()
+        }
     }
 }
 

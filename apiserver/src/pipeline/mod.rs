@@ -166,7 +166,26 @@ impl Core {
         user: UserInfo,
         notes: &Notes,
     ) -> Result<Response, Failure> {
-        let place = self.flow.admit(&user, info).await?;
+        let (sorted, place) = self.flow.admit(&user, info).await;
+        let answered = match place {
+            Ok(_place) => self.authorized(request, info, query, user, notes).await,
+            Err(failure) => Err(failure),
+        };
+        let Some(sorted) = sorted else { return answered };
+        let mut response = answered.unwrap_or_else(|failure| failure.into_response(Encoding::Json));
+        sorted.tell(&mut response);
+        Ok(response)
+    }
+
+    /// From authorization on.
+    async fn authorized(
+        self: &Arc<Self>,
+        request: Request,
+        info: &RequestInfo,
+        query: Query,
+        user: UserInfo,
+        notes: &Notes,
+    ) -> Result<Response, Failure> {
         let attributes = Attributes { user: &user, info };
         let decision = self.authorizers.decide(&attributes).await.into_result(&attributes);
         if self.audit.is_on() {
@@ -179,13 +198,11 @@ impl Core {
             notes.insert("authorization.k8s.io/reason".to_string(), reason.to_string());
         }
         decision?;
-        let mut response = if info.is_resource {
-            self.answer_resource(request, info, query, user, notes).await?
+        if info.is_resource {
+            self.answer_resource(request, info, query, user, notes).await
         } else {
-            crate::discovery::answer(self, &request.into_parts().0, &query).await?
-        };
-        place.tell(&mut response);
-        Ok(response)
+            crate::discovery::answer(self, &request.into_parts().0, &query).await
+        }
     }
 
     async fn authenticate(&self, request: &Parts) -> Result<UserInfo, Failure> {

@@ -37,6 +37,7 @@ pub struct Answer {
     pub body: Value,
     /// What the server said though it did as it was told.
     pub warnings: Vec<String>,
+    pub headers: http::HeaderMap,
 }
 
 impl Answer {
@@ -256,11 +257,12 @@ impl Caller {
         let response = self.client.send(request.body(kube::client::Body::from(body.into_bytes())).unwrap());
         let response = response.await.unwrap();
         let code = response.status().as_u16();
+        let headers = response.headers().clone();
         let warnings = response.headers().get_all("warning").iter();
         let warnings = warnings.map(|value| value.to_str().unwrap().to_string()).collect();
         let bytes = response.into_body().collect_bytes().await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into());
-        Answer { code, body, warnings }
+        Answer { code, body, warnings, headers }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

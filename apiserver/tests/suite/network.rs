@@ -181,3 +181,12 @@ async fn an_agents_refusal_should_become_a_status() {
     let unreachable = running.test.get(LOG).await.expect(503);
     assert!(unreachable["message"].as_str().unwrap().starts_with("error dialing backend"), "{unreachable}");
 }
+
+#[tokio::test]
+async fn a_server_on_any_port_should_serve_and_promise_nothing() {
+    let test = TestServer::start_with(|config| config.bind_address.set_port(0)).await;
+    let listener = test.server.bind().await.unwrap();
+    assert_ne!(listener.local_addr().unwrap().port(), 0);
+    let endpoints = test.get("/api/v1/namespaces/default/endpoints/kubernetes").await.expect(200);
+    assert!(endpoints["subsets"].as_array().is_none_or(Vec::is_empty), "{endpoints:#}");
+}
