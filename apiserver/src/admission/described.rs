@@ -39,11 +39,9 @@ pub(super) fn described(request: &AdmissionRequest<'_>, version: &ServedVersion)
         Operation::Delete => "DeleteOptions",
         Operation::Connect => return told,
     };
-    let mut options = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
-    if request.dry_run {
-        crate::tree::set(&mut options, &["dryRun"], json!(["All"]));
-    }
-    say("options", options);
+    let mut said = json!({"kind": options, "apiVersion": "meta.k8s.io/v1"});
+    said.as_object_mut().into_iter().for_each(|said| said.extend(request.options.told()));
+    say("options", said);
     told
 }
 

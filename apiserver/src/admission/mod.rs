@@ -42,6 +42,7 @@ pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
 pub use policy::ValidatingPolicies;
+pub(crate) use policy::{POLICIES, tell_status};
 pub use priority::Priority;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
@@ -51,6 +52,7 @@ pub use tolerations::{DefaultTolerations, NotReadyTaint};
 use self::webhook::Webhooks;
 use crate::auth::{MASTERS, UserInfo};
 use crate::objects::Objects;
+use crate::pipeline::Options;
 
 /// What is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub struct AdmissionRequest<'a> {
     pub old: Option<&'a Value>,
     /// Whether nothing will be stored.
     pub dry_run: bool,
+    /// What else the client has asked for.
+    pub(crate) options: Options<'a>,
     /// What the user should hear though the write succeeds.
     pub warnings: &'a Mutex<Vec<String>>,
     /// What the audit log should say beside the request.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use schema::Schema;
 
 use super::no_such_path;
+use super::options::{Options, WriteOptions};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::audit::Notes;
 use crate::auth::UserInfo;
@@ -55,12 +56,9 @@ impl Call {
     }
 
     /// What admission is asked about a new object, or a POST to a subresource, unless the caller says otherwise.
-    pub fn admission<'a>(&'a self, target: &'a Target, dry_run: bool) -> AdmissionRequest<'a> {
-        let operation = Operation::Create;
-        AdmissionRequest {
-            dry_run,
-            ..target.admission(operation, &self.user, &self.warnings, &self.annotations)
-        }
+    pub fn admission<'a>(&'a self, target: &'a Target, options: &'a WriteOptions) -> AdmissionRequest<'a> {
+        let about = target.admission(Operation::Create, &self.user, &self.warnings, &self.annotations);
+        AdmissionRequest { dry_run: options.dry_run, options: Options::Write(options), ..about }
     }
 
     /// Adds a warning once.
@@ -157,6 +155,7 @@ impl Target {
             name: &self.name,
             old: None,
             dry_run: false,
+            options: Options::None,
             warnings,
             annotations,
         }

@@ -133,8 +133,8 @@ impl Core {
 
         let name = api::object::name(&new).to_string();
         let operation = if live.is_some() { Operation::Update } else { Operation::Create };
-        let (dry_run, old) = (options.dry_run, live.as_ref());
-        let admission = AdmissionRequest { operation, name: &name, old, ..call.admission(target, dry_run) };
+        let old = live.as_ref();
+        let admission = AdmissionRequest { operation, name: &name, old, ..call.admission(target, options) };
         // A binding has been judged already, as the object that it is.
         let is_judged = target.subresource == "binding";
         if !is_judged {
@@ -215,6 +215,9 @@ impl Core {
                     delete::grow_generation(new);
                 }
             }
+        }
+        if target.row_name == crate::admission::POLICIES && endpoint == Endpoint::Object {
+            crate::admission::tell_status(new);
         }
         Ok(crate::service::allocate(&self.objects, &self.config, &target.row, new, live)?)
     }

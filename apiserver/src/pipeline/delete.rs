@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use store::{Action, Precondition, StoreError, Write};
 
 use super::call::{Call, Target};
-use super::options::{DeleteOptions, Propagation};
+use super::options::{DeleteOptions, Options, Propagation};
 use super::system_fields::metadata_mut;
 use super::{Core, commit};
 use crate::admission::{AdmissionRequest, Operation};
@@ -51,9 +51,10 @@ impl Core {
             check_preconditions(target, options, &live)?;
             // An eviction has been judged already, as the object that it is.
             if target.subresource.is_empty() {
-                let (operation, old) = (Operation::Delete, Some(&live));
-                let admission =
-                    AdmissionRequest { operation, old, ..call.admission(target, options.dry_run) };
+                let about =
+                    target.admission(Operation::Delete, &call.user, &call.warnings, &call.annotations);
+                let (old, dry_run) = (Some(&live), options.dry_run);
+                let admission = AdmissionRequest { old, dry_run, options: Options::Delete(options), ..about };
                 self.admission.validate(&admission, None).await?;
             }
             match self.carry_out(target, options, &current, &live, Timestamp::now()).await? {

@@ -1,7 +1,7 @@
 //! The options of writes, from the query and, for deletions, the body.
 
 use api::{ApiError, FieldError};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::http::query::Query;
 
@@ -39,6 +39,46 @@ pub(crate) struct DeleteOptions {
     pub propagation: Option<Propagation>,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
+}
+
+/// The options of a request, as admission tells them to others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Options<'a> {
+    /// A stream has none.
+    #[default]
+    None,
+    Write(&'a WriteOptions),
+    Delete(&'a DeleteOptions),
+}
+
+impl Options<'_> {
+    /// The fields that say something.
+    pub fn told(self) -> Map<String, Value> {
+        let mut told = match self {
+            Self::None => json!({}),
+            Self::Write(options) => {
+                let validation = match options.field_validation {
+                    FieldValidation::Ignore => Some("Ignore"),
+                    FieldValidation::Strict => Some("Strict"),
+                    FieldValidation::Warn => None,
+                };
+                let dry_run = options.dry_run.then_some(["All"]);
+                json!({"dryRun": dry_run, "fieldManager": options.field_manager, "fieldValidation": validation})
+            }
+            Self::Delete(options) => {
+                let (uid, version) = (&options.uid, &options.resource_version);
+                let preconditions = json!({"uid": uid, "resourceVersion": version});
+                json!({
+                    "dryRun": options.dry_run.then_some(["All"]), "gracePeriodSeconds": options.grace_period_seconds,
+                    "propagationPolicy": options.propagation.map(|policy| format!("{policy:?}")),
+                    "preconditions": Some(preconditions).filter(|_| uid.is_some() || version.is_some()),
+                })
+            }
+        };
+        let mut told = told.as_object_mut().map(std::mem::take).unwrap_or_default();
+        told.retain(|_, value| !value.is_null());
+        told
+    }
 }
 
 /// Reads the options of a write; `kind` names them in errors.
@@ -187,8 +227,6 @@ fn refuse(group: &str, kind: &str, errors: &[FieldError]) -> Result<(), ApiError
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

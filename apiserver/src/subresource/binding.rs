@@ -47,7 +47,7 @@ pub(super) async fn create(
     let row = core.table().resource("", "v1", "pods").cloned().ok_or_else(crate::pipeline::no_such_path)?;
     let mut pod = Target::internal(&row, &target.namespace, &name);
     pod.subresource = "binding".to_string();
-    core.admission.validate(&call.admission(&pod, options.dry_run), Some(&binding)).await?;
+    core.admission.validate(&call.admission(&pod, &options), Some(&binding)).await?;
     let now = call.now.clone();
     let uid = api::object::metadata(&binding, "uid").unwrap_or_default().to_string();
     let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned();

@@ -11,6 +11,7 @@ use api::{ApiError, Reason};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::admission::AdmissionRequest;
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
 use crate::pipeline::{Call, Change, Core, Target, WriteOptions, delete_options};
@@ -34,7 +35,8 @@ pub(super) async fn create(
     }
     let mut deletion = delete_options(&call.query, eviction.get("deleteOptions"))?;
     deletion.dry_run |= options.dry_run;
-    core.admission.validate(&call.admission(target, deletion.dry_run), Some(&eviction)).await?;
+    let admission = AdmissionRequest { dry_run: deletion.dry_run, ..call.admission(target, &options) };
+    core.admission.validate(&admission, Some(&eviction)).await?;
     let pod = core.current(target).await.ok_or_else(|| target.not_found(&target.name))?.tree();
     if needs_allowance(&pod) {
         take_allowance(core, call, &pod, deletion.dry_run).await?;

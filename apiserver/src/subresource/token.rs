@@ -44,7 +44,7 @@ pub(super) async fn create(
         return Err(ApiError::conflict(GROUP, KIND, &target.name, &why).into());
     }
     let spec = token_spec(&request)?;
-    core.admission.validate(&call.admission(target, options.dry_run), Some(&request)).await?;
+    core.admission.validate(&call.admission(target, &options), Some(&request)).await?;
     let (token, expires) = core.tokens.issue(&account, &spec, Timestamp::now().as_second())?;
     let expires = Timestamp::from_second(expires)
         .map_err(|e| ApiError::new(Reason::InternalError, e.to_string()))?

@@ -223,7 +223,11 @@ async fn a_policy_is_in_force_from_its_binding_to_its_end() {
     admin.merge(&path, &json!({"spec": validation("object.data.a == '1'")})).await.expect(200);
     tried(&cluster, json!({"a": "1"})).await.expect(201);
     tried(&cluster, json!({"a": "2"})).await.expect(422);
-    // Status is none of the specification's business.
+    let seen = admin.get(&path).await.expect(200);
+    assert_eq!(
+        (&seen["metadata"]["generation"], &seen["status"]["observedGeneration"]),
+        (&json!(2), &json!(2))
+    );
     admin.delete(&path).await.expect(200);
     tried(&cluster, json!({"a": "2"})).await.expect(201);
     // The binding has waited for it.
@@ -301,10 +305,17 @@ async fn every_verb_and_subresource_is_asked_about() {
         ),
         (
             rule(&["DELETE"], "", "configmaps"),
-            "object == null && oldObject.data.a == '1' && request.operation == 'DELETE'",
+            "object == null && oldObject.data.a == '1' && request.operation == 'DELETE' && request.options.gracePeriodSeconds == 0 && request.options.propagationPolicy == 'Orphan'",
             "DELETE",
-            format!("{MAPS}/m"),
+            format!("{MAPS}/m?gracePeriodSeconds=0&propagationPolicy=Orphan"),
             &none,
+        ),
+        (
+            rule(&["UPDATE"], "", "configmaps"),
+            "request.options.kind == 'UpdateOptions' && request.options.fieldManager == 'me' && request.options.fieldValidation == 'Strict' && !has(request.options.dryRun)",
+            "PATCH",
+            format!("{MAPS}/m?fieldManager=me&fieldValidation=Strict"),
+            &data,
         ),
         (
             rule(&["DELETE"], "", "configmaps"),

@@ -11,6 +11,7 @@
 mod binding;
 mod definition;
 mod findings;
+mod status;
 
 use std::sync::Arc;
 
@@ -23,13 +24,14 @@ use self::binding::Binding;
 use self::definition::ParameterKind;
 pub(super) use self::definition::Policy;
 use self::findings::Findings;
+pub(crate) use self::status::tell_status;
 use super::expressions::{Inputs, NAMESPACE, PARAMS};
 use super::kept::Kept;
 use super::matching::{NamespaceOf, Subject};
 use super::{Admission, AdmissionRequest};
 use crate::objects::Objects;
 
-pub(super) const POLICIES: &str = "admissionregistration.k8s.io/validatingadmissionpolicies";
+pub(crate) const POLICIES: &str = "admissionregistration.k8s.io/validatingadmissionpolicies";
 const BINDINGS: &str = "admissionregistration.k8s.io/validatingadmissionpolicybindings";
 
 /// The plugin.
