@@ -356,7 +356,8 @@ mod tests {
     fn a_second_range_is_of_the_other_family() {
         let resolve = |pods: &str, services: &str| {
             let (pod_cidr, service_cidr) = (Some(pods.into()), Some(services.into()));
-            Settings::resolve(&CommonOptions { pod_cidr, service_cidr, ..Default::default() })
+            let node_name = Some("n1".into());
+            Settings::resolve(&CommonOptions { pod_cidr, service_cidr, node_name, ..Default::default() })
         };
         let (pods, services) = ("10.244.0.0/16,fd00:10:244::/56", "10.96.0.0/16,fd00:10:96::/112");
         let settings = resolve(pods, services).unwrap();
