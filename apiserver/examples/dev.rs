@@ -6,17 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use apiserver::{Config, Identity, Server, ServiceAccountKeys, ServiceRange};
-use pki::{CertificateAndKey, ClusterPki, Kubeconfig, ServerNames, User};
+use apiserver::{Config, Server, ServiceRange};
+use pki::{ClusterPki, Kubeconfig, ServerNames, User};
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use tokio_util::sync::CancellationToken;
-
-fn identity(pair: &CertificateAndKey) -> Identity {
-    Identity {
-        certificate_pem: pair.certificate_pem.clone().into_bytes(),
-        key_pem: pair.key_pem.clone().into_bytes(),
-    }
-}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
@@ -30,30 +23,22 @@ async fn main() -> anyhow::Result<()> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let names = ServerNames { addresses: vec![loopback, service_range.address(1)], ..Default::default() };
     let cluster = ClusterPki::ensure(&directory.join("pki"), &names, jiff::Timestamp::now())?;
-    let ca = cluster.authority.certificate_pem().to_string();
     let server_url = format!("https://127.0.0.1:{port}");
     let kubeconfig = directory.join("admin.kubeconfig");
     let user = User::Certificate(&cluster.admin);
-    Kubeconfig { server: &server_url, authority_pem: &ca, user_name: "kubernetes-admin", user }
-        .write(&kubeconfig)?;
+    Kubeconfig {
+        server: &server_url,
+        authority_pem: cluster.authority.certificate_pem(),
+        user_name: "kubernetes-admin",
+        user,
+    }
+    .write(&kubeconfig)?;
     let config = Config {
         bind_address: SocketAddr::new(loopback, port),
         advertise_address: loopback,
-        serving: identity(&cluster.apiserver),
-        client_ca_pem: ca.clone().into_bytes(),
-        agent_client: identity(&cluster.apiserver_client),
-        agent_ca_pem: ca.clone().into_bytes(),
-        root_ca_pem: ca.into_bytes(),
-        service_account: ServiceAccountKeys {
-            issuer: "https://kubernetes.default.svc.cluster.local".to_string(),
-            signing_key_pem: cluster.service_account_key_pem.clone().into_bytes(),
-            verification_keys_pem: Vec::new(),
-        },
         service_range,
         node_ports: 30000..=32767,
-        cluster_domain: "cluster.local".to_string(),
-        drain_seconds: 5,
-        security: Default::default(),
+        ..testbed::server_config(&cluster)
     };
     let store = EmbeddedStore::open(EmbeddedOptions::new(directory.join("store")))?;
     let server = Server::build(config, Arc::new(store)).await?;

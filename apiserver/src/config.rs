@@ -161,8 +161,8 @@ pub struct Security {
 pub struct Patience {
     /// For the TLS handshake.
     pub handshake: Duration,
-    /// For the head of a request. It counts between two requests of one connection too, so it is longer than clients keep
-    /// idle connections (90 s): none is reused just as it is closed here.
+    /// For the head of a request, and for the first one after the handshake. It counts between two requests of one
+    /// connection too, so it is longer than clients keep idle connections (90 s): none is reused just as it is closed here.
     pub head: Duration,
     /// For the body of a request, as a whole.
     pub body: Duration,

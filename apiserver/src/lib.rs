@@ -24,6 +24,7 @@ mod discovery;
 pub mod encryption;
 mod flow;
 mod http;
+mod idle;
 mod metrics;
 mod node;
 mod objects;

@@ -28,6 +28,7 @@ use crate::cache::Cache;
 use crate::config::{Config, Identity};
 use crate::flow::Flow;
 use crate::http::{Request, Response};
+use crate::idle::Activity;
 use crate::node::AgentClient;
 use crate::objects::Objects;
 use crate::pipeline::Core;
@@ -214,15 +215,17 @@ impl Server {
             .peer_certificates()
             .map(|list| PeerCertificates::new(list.iter().map(|c| c.clone().into_owned()).collect()));
         let core = self.core.clone();
+        let activity = Activity::new();
+        let seen = activity.clone();
         let service = hyper::service::service_fn(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(PeerAddress(peer));
             if let Some(certificates) = &certificates {
                 request.extensions_mut().insert(certificates.clone());
             }
-            let core = core.clone();
+            let (core, busy) = (core.clone(), seen.begin());
             async move {
                 let request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                Ok::<Response, Infallible>(core.serve(request).await)
+                Ok::<Response, Infallible>(busy.until_end_of(core.serve(request).await))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -245,6 +248,15 @@ impl Server {
             () = self.core.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = activity.unused_for(patience.head) => {
+                connection.as_mut().graceful_shutdown();
+                // A request may have come just now. Who has not even begun to speak is not waited for.
+                drop(activity.begin());
+                tokio::select! {
+                    ended = connection => ended,
+                    () = activity.unused_for(patience.handshake) => return,
+                }
             }
         };
         if let Err(error) = ended {

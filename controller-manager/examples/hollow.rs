@@ -5,12 +5,9 @@
 //! With a number it also plays that many nodes, in one process. With `NODES_ONLY` set no controllers run, and with
 //! `NO_BINDING` set no pods are bound: the server has its own. `CA_DIR` holds `ca.crt` and `ca.key` to sign with.
 
-#[path = "../tests/hollow/mod.rs"]
-mod hollow;
-
 use controller_manager::{Config, SigningAuthority};
-use hollow::Hollow;
 use kube::Client;
+use testbed::Hollow;
 use tokio_util::sync::CancellationToken;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -2,21 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-mod hollow;
-
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use apiserver::auth::UserInfo;
-use apiserver::{Config as ServerConfig, Identity, Server, ServiceAccountKeys, ServiceRange};
 use client::{Change, Informers, Scope};
-use controller_manager::{Config, SigningAuthority};
-use hollow::Hollow;
+use controller_manager::Config;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::Job;
@@ -25,92 +19,43 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
-use pki::{CertificateAndKey, ClusterPki, ServerNames};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use store::embedded::{EmbeddedOptions, EmbeddedStore};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use testbed::{Controllers, Hollow, TestServer};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A server with hollow nodes. Dropping it stops everything and removes its files.
+/// A server with hollow nodes.
 struct World {
-    server: Server,
+    test: TestServer,
     hollow: Hollow,
     config: Config,
     shutdown: CancellationToken,
-    _directory: tempfile::TempDir,
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-    }
-}
-
-fn identity(pair: &CertificateAndKey) -> Identity {
-    Identity {
-        certificate_pem: pair.certificate_pem.clone().into_bytes(),
-        key_pem: pair.key_pem.clone().into_bytes(),
-    }
+    _stop: DropGuard,
 }
 
 impl World {
     async fn new(nodes: usize) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let names = ServerNames { addresses: vec![loopback], ..Default::default() };
-        let cluster =
-            ClusterPki::ensure(&directory.path().join("pki"), &names, jiff::Timestamp::now()).unwrap();
-        let ca = cluster.authority.certificate_pem().to_string();
-        let config = ServerConfig {
-            // Never bound: everybody is in this process.
-            bind_address: SocketAddr::new(loopback, 0),
-            advertise_address: loopback,
-            serving: identity(&cluster.apiserver),
-            client_ca_pem: ca.clone().into_bytes(),
-            agent_client: identity(&cluster.apiserver_client),
-            agent_ca_pem: ca.clone().into_bytes(),
-            root_ca_pem: ca.clone().into_bytes(),
-            service_account: ServiceAccountKeys {
-                issuer: "https://kubernetes.default.svc.cluster.local".to_string(),
-                signing_key_pem: cluster.service_account_key_pem.clone().into_bytes(),
-                verification_keys_pem: Vec::new(),
-            },
-            service_range: ServiceRange::parse("10.96.0.0/16").unwrap(),
-            node_ports: 30000..=32767,
-            cluster_domain: "cluster.local".to_string(),
-            drain_seconds: 0,
-            security: Default::default(),
-        };
-        let store = EmbeddedStore::open(EmbeddedOptions::new(directory.path().join("store"))).unwrap();
-        let server = Server::build(config, Arc::new(store)).await.unwrap();
+        let test = TestServer::start().await;
         let shutdown = CancellationToken::new();
-        let admin = server.client(UserInfo::new("kubernetes-admin", &["system:masters"]));
-        let hollow = Hollow { beat: Duration::from_millis(500), ..Hollow::new(admin, nodes) };
+        let hollow = Hollow { beat: Duration::from_millis(500), ..Hollow::new(test.client.clone(), nodes) };
         tokio::spawn(hollow.clone().run(shutdown.clone()));
-        let authority = SigningAuthority {
-            certificate_pem: ca.clone(),
-            key_pem: cluster.authority.key_pem().to_string(),
-        };
-        let config = Config {
-            root_ca_pem: Some(ca),
-            signing_authority: Some(authority),
-            node_monitor_grace: Duration::from_secs(3),
-            ..Config::default()
-        };
-        Self { server, hollow, config, shutdown, _directory: directory }
+        // A node that has not spoken yet would be tainted, and what runs there evicted.
+        let api: Api<Node> = Api::all(test.client.clone());
+        for number in 0..nodes {
+            let name = format!("hollow-{number}");
+            eventually("the node is ready", || async { api.get(&name).await.ok().filter(is_ready_node) })
+                .await;
+        }
+        let config = Config { node_monitor_grace: Duration::from_secs(3), ..Controllers::config(&test) };
+        Self { test, hollow, config, _stop: shutdown.clone().drop_guard(), shutdown }
     }
 
     fn admin(&self) -> Client {
         self.hollow.client.clone()
     }
 
-    /// Starts the controllers under their own identity; the token stops these alone.
-    fn start_controllers(&self) -> (CancellationToken, JoinHandle<()>) {
-        let stop = self.shutdown.child_token();
-        let client = self.server.client(UserInfo::new("system:kube-controller-manager", &[]));
-        let run = controller_manager::run(self.config.clone(), client, stop.clone());
-        (stop, tokio::spawn(async move { run.await.unwrap() }))
+    fn start_controllers(&self) -> Controllers {
+        Controllers::start(&self.test, self.config.clone())
     }
 
     fn api<K>(&self) -> Api<K>
@@ -202,7 +147,7 @@ async fn rolled_out(world: &World, name: &str, replicas: i32) -> Deployment {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_follow() {
     let world = World::new(2).await;
-    world.start_controllers();
+    let _controllers = world.start_controllers();
     let strategy = json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 2, "maxUnavailable": 0}});
     world.create::<Deployment>(deployment("web", 5, strategy)).await;
     let ports = json!([{"port": 80, "targetPort": "http"}]);
@@ -268,6 +213,11 @@ async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_fol
     .await;
 }
 
+fn is_ready_node(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -286,17 +236,14 @@ async fn controllers_that_are_cut_off_and_restarted_neither_double_nor_lose_a_po
             count.fetch_add(1, Ordering::SeqCst);
         }
     });
-    let (stop, first) = world.start_controllers();
+    let mut running = world.start_controllers();
     let template =
         json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "done"}]}});
     let spec = json!({"completions": 60, "parallelism": 15, "template": template});
     world.create::<Job>(json!({"metadata": {"name": "many"}, "spec": spec})).await;
-    let mut running = (stop, first);
     for round in 0..6u64 {
         tokio::time::sleep(Duration::from_millis(60 + 40 * round)).await;
-        // As a kill would: in the middle of whatever it is doing.
-        running.1.abort();
-        running.0.cancel();
+        running.kill();
         running = world.start_controllers();
     }
     let job = eventually("the job is complete", || async {
@@ -314,7 +261,7 @@ async fn controllers_that_are_cut_off_and_restarted_neither_double_nor_lose_a_po
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pods_of_a_dead_node_are_replaced_on_the_others() {
     let world = World::new(2).await;
-    world.start_controllers();
+    let _controllers = world.start_controllers();
     world.create::<Deployment>(deployment("web", 4, json!({"type": "RollingUpdate"}))).await;
     rolled_out(&world, "web", 4).await;
     world.hollow.dead.lock().unwrap().insert("hollow-1".into());
@@ -345,7 +292,7 @@ async fn the_pods_of_a_dead_node_are_replaced_on_the_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_namespace_goes_with_everything_in_it_also_custom_objects_and_their_dependents() {
     let world = World::new(1).await;
-    world.start_controllers();
+    let _controllers = world.start_controllers();
     let namespaces: Api<Namespace> = Api::all(world.admin());
     let mut namespace = Namespace::default();
     namespace.metadata.name = Some("doomed".into());
@@ -441,7 +388,7 @@ async fn a_quota_counts_what_was_there_before_it_and_bounds_what_a_replica_set_m
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_keeps_a_workload_within_its_bounds_and_says_what_it_cannot_measure() {
     let world = World::new(1).await;
-    let (_stop, _running) = world.start_controllers();
+    let _controllers = world.start_controllers();
     for (name, replicas) in [("large", 4), ("fitting", 1)] {
         world.create::<Deployment>(deployment(name, replicas, json!({}))).await;
         let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});

@@ -322,6 +322,9 @@ pub struct ApplyOptions {
     /// With --server-side: win conflicts
     #[arg(long)]
     pub force_conflicts: bool,
+    /// Under which name the fields are owned
+    #[arg(long, default_value = crate::verbs::apply::MANAGER, value_name = "NAME")]
+    pub field_manager: String,
     /// Only try
     #[arg(long, value_enum, default_value_t, num_args = 0..=1, default_missing_value = "client", require_equals = true)]
     pub dry_run: DryRun,

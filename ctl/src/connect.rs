@@ -77,33 +77,40 @@ async fn load(options: &GlobalOptions) -> anyhow::Result<Config> {
     )
 }
 
-/// The kubeconfig that applies, if there is one.
+/// The kubeconfig that applies, if there is one: of several files what each says first.
 pub fn read(options: &GlobalOptions) -> anyhow::Result<Option<Kubeconfig>> {
-    for path in candidates(options) {
-        if !path.exists() {
-            if options.kubeconfig.is_some() {
-                bail!("--kubeconfig {}: there is no such file", path.display());
-            }
-            continue;
-        }
-        return read_file(&path).map(Some);
+    let mut merged: Option<Kubeconfig> = None;
+    for path in files(options).into_iter().filter(|path| options.kubeconfig.is_some() || path.exists()) {
+        let next = read_file(&path)?;
+        merged = Some(match merged {
+            Some(before) => before.merge(next).with_context(|| format!("cannot merge {}", path.display()))?,
+            None => next,
+        });
     }
-    Ok(None)
+    Ok(merged)
 }
 
-/// The file that changes of the configuration go to.
-pub fn writable_path(options: &GlobalOptions) -> PathBuf {
+/// The files that apply together: those of `$KUBECONFIG` that exist, or the first place that has one; where none exists,
+/// the one to make.
+pub fn files(options: &GlobalOptions) -> Vec<PathBuf> {
     let all = candidates(options);
-    let existing = all.iter().find(|path| path.exists()).or(all.first());
-    existing.cloned().unwrap_or_else(|| PathBuf::from("kubeconfig"))
+    let mut existing: Vec<_> = all.iter().filter(|path| path.exists()).cloned().collect();
+    if !is_listed(options) {
+        existing.truncate(1);
+    }
+    if existing.is_empty() {
+        existing.push(all.into_iter().next().unwrap_or_else(|| PathBuf::from("kubeconfig")));
+    }
+    existing
 }
 
 fn candidates(options: &GlobalOptions) -> Vec<PathBuf> {
     if let Some(path) = &options.kubeconfig {
         return vec![path.clone()];
     }
-    if let Some(list) = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        return std::env::split_paths(&list).collect();
+    if is_listed(options) {
+        let list = std::env::var_os("KUBECONFIG").unwrap_or_default();
+        return std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect();
     }
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let data_dir = std::env::var_os("GANTRY_DATA_DIR").map_or_else(|| DEFAULT_DATA_DIR.into(), PathBuf::from);
@@ -113,6 +120,14 @@ fn candidates(options: &GlobalOptions) -> Vec<PathBuf> {
         .collect()
 }
 
+fn is_listed(options: &GlobalOptions) -> bool {
+    options.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_some_and(|list| !list.is_empty())
+}
+
 fn read_file(path: &Path) -> anyhow::Result<Kubeconfig> {
-    Kubeconfig::read_from(path).with_context(|| format!("cannot read the kubeconfig {}", path.display()))
+    let mut config = Kubeconfig::read_from(path)
+        .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+    // To kubectl an empty name is none.
+    config.current_context = config.current_context.filter(|name| !name.is_empty());
+    Ok(config)
 }

@@ -59,11 +59,16 @@ impl Resource {
 
     /// `deployment.apps/web`, as commands report what they did.
     pub fn reported(&self, name: &str) -> String {
-        if self.group.is_empty() {
-            format!("{}/{name}", self.singular)
-        } else {
-            format!("{}.{}/{name}", self.singular, self.group)
-        }
+        format!("{}/{name}", self.of_group(&self.singular))
+    }
+
+    /// `deployments.apps`, as the server speaks of it.
+    pub fn qualified(&self) -> String {
+        self.of_group(&self.plural)
+    }
+
+    fn of_group(&self, name: &str) -> String {
+        if self.group.is_empty() { name.to_string() } else { format!("{name}.{}", self.group) }
     }
 
     /// Whether a user's word means this: plural, singular, short name or kind, optionally with version and group.

@@ -1,9 +1,9 @@
 //! What every verb needs: the server, its kinds and the namespace; and which objects a user's words mean.
 
 use anyhow::bail;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::api::Api;
+use crate::api::{Api, Refusal};
 use crate::cli::{GlobalOptions, Selection};
 use crate::connect::Connection;
 use crate::manifest;
@@ -40,6 +40,12 @@ impl Target {
     /// Its path.
     pub fn path(&self) -> String {
         self.resource.object(self.namespace.as_deref(), &self.name)
+    }
+
+    /// The server's refusal of an object that is not there.
+    pub fn not_found(&self) -> anyhow::Error {
+        let message = format!("{} \"{}\" not found", self.resource.qualified(), self.name);
+        Refusal { status: json!({"reason": "NotFound", "message": message}), code: 404 }.into()
     }
 
     /// `deployment.apps/web`

@@ -30,6 +30,19 @@ pub fn fields<'a>(object: &'a Value, pointer: &str) -> Vec<(&'a str, &'a Value)>
     fields
 }
 
+/// Whether a write of ours changed nothing, whatever others did to the status meanwhile.
+pub fn same_but_status(before: &Value, after: &Value) -> bool {
+    let ours = |object: &Value| {
+        let mut object = object.clone();
+        object["status"].take();
+        for field in ["resourceVersion", "managedFields"] {
+            object["metadata"][field].take();
+        }
+        object
+    };
+    ours(before) == ours(after)
+}
+
 /// Any scalar as text, without quotes.
 pub fn plain(value: &Value) -> String {
     match value {

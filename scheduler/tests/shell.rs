@@ -1,24 +1,17 @@
 //! The scheduler against the API server, in one process: hollow nodes, real requests, the scheduler's own identity.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // A test.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apiserver::auth::UserInfo;
-use apiserver::{Identity, ServiceAccountKeys, ServiceRange};
-use k8s_openapi::api::core::v1::{Event, Node, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use pki::{ClusterPki, ServerNames};
 use serde_json::{Value, json};
-use store::embedded::{EmbeddedOptions, EmbeddedStore};
-use tempfile::TempDir;
+use testbed::TestServer;
 use tokio_util::sync::CancellationToken;
 
 struct Cluster {
-    _dir: TempDir,
-    _server: apiserver::Server,
+    _test: TestServer,
     client: Client,
     shutdown: CancellationToken,
     scheduler: tokio::task::JoinHandle<Result<(), scheduler::Error>>,
@@ -26,46 +19,13 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        let names =
-            ServerNames { dns_names: vec!["localhost".into()], addresses: vec![Ipv4Addr::LOCALHOST.into()] };
-        let pki = ClusterPki::ensure(&dir.path().join("pki"), &names, jiff::Timestamp::now()).unwrap();
-        let identity = |pair: &pki::CertificateAndKey| Identity {
-            certificate_pem: pair.certificate_pem.clone().into_bytes(),
-            key_pem: pair.key_pem.clone().into_bytes(),
-        };
-        let ca = pki.authority.certificate_pem().as_bytes().to_vec();
-        let config = apiserver::Config {
-            // Never bound: clients are in this process.
-            bind_address: (Ipv4Addr::LOCALHOST, 6443).into(),
-            advertise_address: Ipv4Addr::new(192, 0, 2, 1).into(),
-            serving: identity(&pki.apiserver),
-            client_ca_pem: ca.clone(),
-            agent_client: identity(&pki.apiserver_client),
-            agent_ca_pem: ca.clone(),
-            root_ca_pem: ca,
-            service_account: ServiceAccountKeys {
-                issuer: "https://kubernetes.default.svc".into(),
-                signing_key_pem: pki.service_account_key_pem.clone().into_bytes(),
-                verification_keys_pem: Vec::new(),
-            },
-            service_range: ServiceRange::parse("10.96.0.0/16").unwrap(),
-            node_ports: 30000..=32767,
-            cluster_domain: "cluster.local".into(),
-            drain_seconds: 1,
-            security: Default::default(),
-        };
-        let store = EmbeddedStore::open(EmbeddedOptions::new(dir.path().join("data"))).unwrap();
-        let server = apiserver::Server::build(config, Arc::new(store)).await.unwrap();
-        let client = server.client(UserInfo::new("admin", &["system:masters"]));
-        // What the service-account controller would make.
-        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
-        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
-        accounts.create(&PostParams::default(), &serde_json::from_value(account).unwrap()).await.unwrap();
-        let own = server.client(UserInfo::new("system:kube-scheduler", &["system:authenticated"]));
+        let test = TestServer::start().await;
+        test.make_default_account().await;
+        let client = test.client.clone();
+        let own = test.user("system:kube-scheduler", &["system:authenticated"]).client;
         let shutdown = CancellationToken::new();
         let scheduler = tokio::spawn(scheduler::run(scheduler::Config::default(), own, shutdown.clone()));
-        Self { _dir: dir, _server: server, client, shutdown, scheduler }
+        Self { _test: test, client, shutdown, scheduler }
     }
 
     fn pods(&self) -> Api<Pod> {

@@ -12,9 +12,9 @@ use store::care::{self, Place};
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::etcd::{EtcdOptions, EtcdStore};
 use store::{Contents, ReadAt, Revision, Store, StoreError};
-use suite::etcd_servers::Etcd;
 use suite::{PATIENCE, commit, create, delete, put, range, short_lived, update, value_of};
 use tempfile::TempDir;
+use testbed::Etcd;
 
 fn open(dir: &Path) -> EmbeddedStore {
     EmbeddedStore::open(EmbeddedOptions::new(dir)).unwrap()

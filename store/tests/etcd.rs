@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use store::etcd::{EtcdOptions, EtcdStore};
 use store::{Range, ReadAt, Store, StoreError, WatchEvent};
-use suite::etcd_servers::Etcd;
 use suite::history::{self, Plan};
 use suite::model::seeds;
 use suite::{PATIENCE, create, next_changes, put, range};
+use testbed::Etcd;
 
 async fn open() -> (Etcd, Arc<dyn Store>) {
     let etcd = Etcd::start(1);

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use pki::{Authority, Leaf, Usage};
 use store::etcd::{EtcdOptions, EtcdStore, EtcdTls, EtcdUser};
 use store::{ReadAt, Store, StoreError};
-use suite::etcd_servers::Etcd;
 use suite::{PATIENCE, commit, next_changes, put, short_lived, value_of};
 use tempfile::TempDir;
+use testbed::Etcd;
 
 /// An authority with certificates for a server on loopback and a client, as files.
 struct Pki {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use store::etcd::EtcdOptions;
 use store::{ReadAt, Store, StoreError};
-use suite::etcd_servers::Etcd;
 use suite::history::{self, Plan};
 use suite::{PATIENCE, commit, create, put, value_of};
+use testbed::Etcd;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn histories_are_linearizable_while_members_and_the_leader_are_killed() {

@@ -14,7 +14,7 @@ use super::check::{check, check_preconditions, write_context};
 use super::endpoint::Endpoint;
 use super::intent::{creates, intended, own_fields, prepare_body};
 use super::options::WriteOptions;
-use super::system_fields::{fill_on_create, keep_on_update};
+use super::system_fields::{drop_empty_metadata, fill_on_create, keep_on_update};
 use super::{Core, commit, delete};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::cache::{Cached, encode};
@@ -190,6 +190,7 @@ impl Core {
 
     fn fill_defaults(&self, target: &Target, new: &mut Value) {
         defaults::fill(&target.schema(), new);
+        drop_empty_metadata(new);
         target.row.strategy.set_defaults(new);
     }
 

@@ -89,6 +89,21 @@ pub(crate) fn fill_on_create(object: &mut Value, row: &Row, call: &Call) -> Resu
     Ok(())
 }
 
+/// What the metadata of every kind leaves out when it is empty, as upstream's types do.
+pub(crate) fn drop_empty_metadata(object: &mut Value) {
+    let Some(metadata) = metadata_mut(object) else { return };
+    for field in ["annotations", "finalizers", "labels", "ownerReferences"] {
+        let is_empty = match metadata.get(field) {
+            Some(Value::Object(entries)) => entries.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// A name is one segment of a path, and of the store's key, whatever else its kind admits.
 fn check_path_segment(name: &str) -> Result<(), ApiError> {
     let fault = match name {

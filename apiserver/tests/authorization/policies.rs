@@ -233,7 +233,7 @@ async fn a_policy_is_in_force_from_its_binding_to_its_end() {
     // The binding has waited for it.
     make_policy(&cluster, "p", &validation("false")).await.expect(201);
     tried(&cluster, json!({"a": "2"})).await.expect(422);
-    let again = cluster.started_again().await;
+    let again = cluster.another().await;
     again.post(&format!("{MAPS}?dryRun=All"), &map("m", json!({}))).await.expect(422);
 }
 

@@ -234,7 +234,7 @@ async fn an_older_cluster_gets_what_its_roles_lack_and_keeps_what_was_added() {
         "without its rules the aggregation is refused"
     );
 
-    let admin = cluster.started_again().await;
+    let admin = cluster.another().await;
     let rules = admin.get(&role("system:kube-controller-manager")).await.expect(200)["rules"].clone();
     assert_eq!(rules[0], mine);
     let escalates =

@@ -1,63 +1,50 @@
 //! Clients that dawdle, send without end or do not read: each gets a clear answer or a closed connection, and others notice
 //! nothing. Over real TLS.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::{Patience, Security};
-use pki::Leaf;
+use apiserver::Patience;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
+use testbed::Listening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::server::{CONFIG_MAPS, TestServer, config_map};
 
 /// A server that listens, and whoever connects to it as an administrator.
 struct Front {
     test: TestServer,
-    address: SocketAddr,
     connector: TlsConnector,
-    _stop: DropGuard,
+    listening: Listening,
 }
 
 const SOON: Duration = Duration::from_secs(60);
 
 impl Front {
     async fn new(patience: Patience) -> Self {
-        let first = TestServer::start().await;
-        let security = Security { patience, ..Security::default() };
-        let test = first.with(apiserver::Config { security, ..first.config.clone() }).await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = CancellationToken::new();
-        let (server, stopped) = (test.server.clone(), stop.clone());
-        tokio::spawn(async move { server.serve(listener, stopped).await });
-        let authority = test.authority();
-        let pair =
-            authority.issue(&Leaf::client("admin", Some("system:masters")), jiff::Timestamp::now()).unwrap();
+        let test = TestServer::start_with(|config| config.security.patience = patience).await;
+        let pair = test.issue("admin", Some("system:masters"));
         let chain =
             CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes()).map(Result::unwrap).collect();
         let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).unwrap()).unwrap();
-        let config =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_client_auth_cert(chain, key)
-                .unwrap();
-        Self { test, address, connector: TlsConnector::from(Arc::new(config)), _stop: stop.drop_guard() }
+        let authority = test.pki.authority.certificate_pem();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        let listening = test.listen().await;
+        Self { test, connector: TlsConnector::from(Arc::new(config)), listening }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(self.listening.address).await.unwrap();
         self.connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap()
     }
 
@@ -90,8 +77,31 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test]
 async fn who_never_shakes_hands_is_let_go() {
     let front = Front::new(Patience { handshake: SECOND, ..Patience::default() }).await;
-    let mut silent = TcpStream::connect(front.address).await.unwrap();
+    let mut silent = TcpStream::connect(front.listening.address).await.unwrap();
     assert_eq!(read_to_end(&mut silent).await, "");
+}
+
+#[tokio::test]
+async fn who_holds_a_connection_and_asks_nothing_is_let_go() {
+    let front = Front::new(Patience { head: SECOND * 3, ..Patience::default() }).await;
+    let silent = front.exchange(b"");
+    let half_a_preface = front.exchange(b"PRI * HTTP/2");
+    let mut settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    settings.extend([0, 0, 0, 4, 0, 0, 0, 0, 0]);
+    let only_settings = front.exchange(&settings);
+    let answers = tokio::join!(silent, half_a_preface, only_settings);
+    assert!(answers.0.is_empty() && answers.1.is_empty(), "{answers:?}");
+}
+
+#[tokio::test]
+async fn who_is_told_something_all_the_time_is_not_let_go() {
+    let front = Front::new(Patience { head: SECOND * 3, ..Patience::default() }).await;
+    let admin = front.test.certificate(&front.listening, &front.test.pki.admin);
+    let mut watch = admin.watch(&format!("{CONFIG_MAPS}?watch=true")).await;
+    // Longer than anybody may be silent.
+    tokio::time::sleep(SECOND * 7).await;
+    front.test.post(CONFIG_MAPS, &config_map("late")).await.expect(201);
+    assert_eq!(watch.next_name().await.1, "late");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{CONFIG_MAPS, TestServer, config_map, names};
+use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, names};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
@@ -81,7 +81,7 @@ async fn a_collection_should_be_deleted_by_selector() {
 #[tokio::test]
 async fn propagation_should_be_left_as_a_finalizer() {
     let test = TestServer::start().await;
-    test.make_config_maps(["a", "b"]).await;
+    make_config_maps(&test, ["a", "b"]).await;
     let going = test.delete(&format!("{CONFIG_MAPS}/a?propagationPolicy=Foreground")).await.expect(200);
     assert_eq!(going["metadata"]["finalizers"], json!(["foregroundDeletion"]));
     let going = test.delete(&format!("{CONFIG_MAPS}/b?propagationPolicy=Orphan")).await.expect(200);

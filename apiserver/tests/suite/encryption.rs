@@ -98,7 +98,7 @@ async fn what_was_written_before_is_read_and_sealed_and_keys_rotate_under_a_runn
 
 #[tokio::test]
 async fn a_missing_or_wrong_key_is_told_at_the_start_and_nothing_is_written() {
-    let below = TestServer::start().await;
+    let below = TestServer::start_alone().await;
     let path = below.directory().join("keys");
     let (_, server) = sealed(&below, &path).await;
     server.post(SECRETS, &secret("s")).await.expect(201);

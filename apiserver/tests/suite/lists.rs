@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use crate::server::{CONFIG_MAPS, TestServer, config_map, name, names, version};
+use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, name, names, version};
 
 #[tokio::test]
 async fn lists_should_be_consistent_across_pages() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b", "c", "d"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b", "c", "d"]).await;
     let first = test.get(&format!("{CONFIG_MAPS}?limit=2")).await.expect(200);
     assert_eq!(names(&first), ["a", "b"]);
     assert_eq!(first["metadata"]["remainingItemCount"], 2);
     test.delete(&format!("{CONFIG_MAPS}/c")).await.expect(200);
-    test.make_config_maps(["bb", "e"]).await;
+    make_config_maps(&test, ["bb", "e"]).await;
     let token = first["metadata"]["continue"].as_str().unwrap();
     let second = test.get(&format!("{CONFIG_MAPS}?limit=3&continue={token}")).await.expect(200);
     assert_eq!(names(&second), ["c", "d"], "as of the first page");
@@ -22,7 +22,7 @@ async fn lists_should_be_consistent_across_pages() {
 
 #[tokio::test]
 async fn reads_should_see_every_write_before_them() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for round in 0..50 {
         let created = test.post(CONFIG_MAPS, &config_map(&format!("m{round}"))).await.expect(201);
         let list = test.get(CONFIG_MAPS).await.expect(200);
@@ -33,7 +33,7 @@ async fn reads_should_see_every_write_before_them() {
 
 #[tokio::test]
 async fn selectors_should_select() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for (name, tier) in [("a", "web"), ("b", "db"), ("c", "web")] {
         let mut object = config_map(name);
         object["metadata"]["labels"] = json!({"tier": tier});
@@ -50,11 +50,11 @@ async fn selectors_should_select() {
 
 #[tokio::test]
 async fn a_list_at_a_revision_should_be_exact_or_refused() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a"]).await;
     let list = test.get(CONFIG_MAPS).await.expect(200);
     let then = version(&list);
-    test.make_config_maps(["b"]).await;
+    make_config_maps(&test, ["b"]).await;
     let exact = format!("{CONFIG_MAPS}?resourceVersion={then}&resourceVersionMatch=Exact");
     assert_eq!(names(&test.get(&exact).await.expect(200)), ["a"]);
     let at_least = format!("{CONFIG_MAPS}?resourceVersion={then}");
@@ -67,8 +67,8 @@ async fn a_list_at_a_revision_should_be_exact_or_refused() {
 
 #[tokio::test]
 async fn a_page_that_is_no_longer_remembered_should_offer_an_inconsistent_way_on() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b"]).await;
     use base64::Engine;
     let token = base64::engine::general_purpose::URL_SAFE_NO_PAD
         .encode(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": "b"}).to_string());
@@ -82,7 +82,7 @@ async fn a_page_that_is_no_longer_remembered_should_offer_an_inconsistent_way_on
 
 #[tokio::test]
 async fn every_row_should_list_in_every_version_and_form() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for row in api::ResourceTable::built_in().rows().iter().filter(|row| row.stored) {
         for served in &row.served {
             let root = if served.group.is_empty() { "api" } else { "apis" };
@@ -105,7 +105,7 @@ async fn every_row_should_list_in_every_version_and_form() {
 
 #[tokio::test]
 async fn large_lists_should_arrive_whole() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for index in 0..40 {
         let mut object = config_map(&format!("m{index:03}"));
         object["data"]["key"] = "x".repeat(10_000).into();

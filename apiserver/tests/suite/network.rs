@@ -1,56 +1,37 @@
 //! Over real sockets: TLS, client certificates, streams through to an agent, and the end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use pki::{Authority, CertificateAndKey, Leaf, Usage};
 use serde_json::json;
+use testbed::Listening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::sync::CancellationToken;
 
 use crate::server::{CONFIG_MAPS, TestServer};
 
 /// A server that is reached over TLS.
-pub struct Running {
-    pub test: TestServer,
-    pub address: SocketAddr,
-    pub shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), apiserver::ServerError>>,
+struct Running {
+    test: TestServer,
+    listening: Listening,
 }
 
-pub async fn run() -> Running {
-    let mut test = TestServer::start().await;
-    let mut config = test.config.clone();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    config.bind_address = free;
-    test = test.with(config).await;
-    let listener = test.server.bind().await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let shutdown = CancellationToken::new();
-    let (server, stop) = (test.server.clone(), shutdown.clone());
-    let task = tokio::spawn(async move { server.serve(listener, stop).await });
-    Running { test, address, shutdown, task }
+async fn run() -> Running {
+    let test = TestServer::start().await;
+    let listening = test.listen().await;
+    Running { test, listening }
 }
 
-async fn client(running: &Running, pair: &CertificateAndKey) -> kube::Client {
-    let url = format!("https://{}", running.address);
-    let ca = String::from_utf8(running.test.config.root_ca_pem.clone()).unwrap();
-    let user = pki::User::Certificate(pair);
-    let text = pki::Kubeconfig { server: &url, authority_pem: &ca, user_name: "u", user }.to_text();
-    let config = Kubeconfig::from_yaml(&text).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
-    kube::Client::try_from(config).unwrap()
-}
+impl Running {
+    /// A client that shows this certificate.
+    fn client(&self, pair: &CertificateAndKey) -> kube::Client {
+        self.test.certificate(&self.listening, pair).client
+    }
 
-fn authority(running: &Running) -> Authority {
-    running.test.authority()
-}
-
-pub fn issue(running: &Running, user: &str, group: &str) -> CertificateAndKey {
-    authority(running).issue(&Leaf::client(user, Some(group)), jiff::Timestamp::now()).unwrap()
+    fn issue(&self, user: &str, group: &str) -> CertificateAndKey {
+        self.test.issue(user, Some(group))
+    }
 }
 
 async fn get(client: &kube::Client, path: &str) -> (u16, String) {
@@ -64,9 +45,9 @@ async fn get(client: &kube::Client, path: &str) -> (u16, String) {
 #[tokio::test]
 async fn a_certificate_should_say_who_asks() {
     let running = run().await;
-    let admin = client(&running, &issue(&running, "ann", "system:masters")).await;
+    let admin = running.client(&running.issue("ann", "system:masters"));
     assert_eq!(get(&admin, CONFIG_MAPS).await.0, 200);
-    let joe = client(&running, &issue(&running, "joe", "dev")).await;
+    let joe = running.client(&running.issue("joe", "dev"));
     let (code, text) = get(&joe, CONFIG_MAPS).await;
     assert_eq!(code, 403);
     assert!(text.contains("User \\\"joe\\\" cannot list"), "{text}");
@@ -74,7 +55,7 @@ async fn a_certificate_should_say_who_asks() {
     let stranger = Authority::create("somebody else", jiff::Timestamp::now()).unwrap();
     let forged =
         stranger.issue(&Leaf::client("ann", Some("system:masters")), jiff::Timestamp::now()).unwrap();
-    let forger = client(&running, &forged).await;
+    let forger = running.client(&forged);
     let request = http::Request::get(CONFIG_MAPS).body(kube::client::Body::empty()).unwrap();
     match forger.send(request).await {
         // The handshake fails, or the certificate is known for what it is.
@@ -86,16 +67,17 @@ async fn a_certificate_should_say_who_asks() {
 #[tokio::test]
 async fn a_stopping_server_should_end_its_watches_and_return() {
     let running = run().await;
-    let admin = client(&running, &issue(&running, "ann", "system:masters")).await;
+    let admin = running.client(&running.issue("ann", "system:masters"));
     let request =
         http::Request::get(format!("{CONFIG_MAPS}?watch=1")).body(kube::client::Body::empty()).unwrap();
     let watch = admin.send(request).await.unwrap();
-    running.shutdown.cancel();
+    let address = running.listening.address;
+    let stopping = running.listening.stop();
     let ended = tokio::time::timeout(Duration::from_secs(5), watch.into_body().collect()).await.unwrap();
     assert!(ended.unwrap().to_bytes().is_empty());
     drop(admin);
-    tokio::time::timeout(Duration::from_secs(5), running.task).await.unwrap().unwrap().unwrap();
-    assert!(std::net::TcpListener::bind(running.address).is_ok(), "the port is free again");
+    tokio::time::timeout(Duration::from_secs(5), stopping).await.unwrap().unwrap().unwrap();
+    assert!(std::net::TcpListener::bind(address).is_ok(), "the port is free again");
 }
 
 /// An agent that answers with fixed bytes, one piece after the other as it is told to.
@@ -103,7 +85,7 @@ async fn agent(running: &Running, pieces: Vec<&'static str>, go_on: Arc<tokio::s
     let mut leaf = Leaf::client("system:node:n1", None);
     leaf.usage = Usage::Server;
     leaf.addresses = vec!["127.0.0.1".parse().unwrap()];
-    let pair = authority(running).issue(&leaf, jiff::Timestamp::now()).unwrap();
+    let pair = running.test.pki.authority.issue(&leaf, jiff::Timestamp::now()).unwrap();
     use rustls::pki_types::pem::PemObject;
     let chain = rustls::pki_types::CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes());
     let key = rustls::pki_types::PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
@@ -154,7 +136,7 @@ async fn logs_should_pass_through_as_they_are_written() {
         vec!["HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\nfirst\n", "second\n"];
     let port = agent(&running, pieces, go_on.clone()).await;
     pod_on_node(&running, port).await;
-    let admin = client(&running, &issue(&running, "ann", "system:masters")).await;
+    let admin = running.client(&running.issue("ann", "system:masters"));
     let request = http::Request::get(LOG)
         .header("authorization", "Bearer secret")
         .body(kube::client::Body::empty())

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{CONFIG_MAPS, TestServer, config_map, name, names, version};
+use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, name, names, version};
 
 async fn labelled(test: &TestServer, name: &str, labels: Value) -> Value {
     let mut object = config_map(name);
@@ -13,10 +13,10 @@ async fn labelled(test: &TestServer, name: &str, labels: Value) -> Value {
 /// Upstream's table of what `resourceVersion`, `resourceVersionMatch` and `limit` mean together.
 #[tokio::test]
 async fn lists_should_be_of_the_revision_that_their_options_mean() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b", "c"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b", "c"]).await;
     let then = version(&test.get(CONFIG_MAPS).await.expect(200));
-    test.make_config_maps(["d"]).await;
+    make_config_maps(&test, ["d"]).await;
     let now = version(&test.get(CONFIG_MAPS).await.expect(200));
     let all = ["a", "b", "c", "d"];
     for (query, seen, revision, goes_on) in [
@@ -45,7 +45,7 @@ async fn lists_should_be_of_the_revision_that_their_options_mean() {
 
 #[tokio::test]
 async fn a_page_should_go_on_where_it_ended_and_with_what_was_asked_for() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for (index, name) in ["a", "b", "c", "d", "e", "f"].into_iter().enumerate() {
         labelled(&test, name, json!({"even": (index % 2 == 0).to_string()})).await;
     }
@@ -74,7 +74,7 @@ async fn a_page_should_go_on_where_it_ended_and_with_what_was_asked_for() {
 
 #[tokio::test]
 async fn pages_over_all_namespaces_should_not_lose_or_repeat_anything() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for namespace in ["a", "a-b", "b"] {
         test.post("/api/v1/namespaces", &json!({"metadata": {"name": namespace}})).await.expect(201);
         for name in ["x", "y", "z"] {
@@ -99,7 +99,7 @@ async fn pages_over_all_namespaces_should_not_lose_or_repeat_anything() {
 
 #[tokio::test]
 async fn watches_should_begin_one_revision_after_the_one_they_name() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     let first = version(&test.post(CONFIG_MAPS, &config_map("a")).await.expect(201));
     let second = version(&test.post(CONFIG_MAPS, &config_map("b")).await.expect(201));
     for (revision, expected) in [(first - 1, "a"), (first, "b"), (second - 1, "b")] {
@@ -120,14 +120,14 @@ async fn watches_should_begin_one_revision_after_the_one_they_name() {
     assert_eq!((kind.as_str(), version(&object)), ("DELETED", after));
     // Whoever goes on from the deletion does not see it again.
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={after}")).await;
-    test.make_config_maps(["c"]).await;
+    make_config_maps(&test, ["c"]).await;
     assert_eq!(watch.next_name().await, ("ADDED".to_string(), "c".to_string()));
 }
 
 #[tokio::test]
 async fn bookmarks_should_be_good_to_go_on_from() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a"]).await;
     // Something else moves the store on; the bookmark may be there already.
     test.post("/api/v1/namespaces", &json!({"metadata": {"name": "other"}})).await.expect(201);
     let query = "watch=1&allowWatchBookmarks=true&timeoutSeconds=1";
@@ -147,8 +147,8 @@ async fn bookmarks_should_be_good_to_go_on_from() {
 
 #[tokio::test]
 async fn streamed_lists_should_be_the_lists() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b"]).await;
     let list = test.get(CONFIG_MAPS).await.expect(200);
     let stream = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     for revision in ["", "&resourceVersion=0", &format!("&resourceVersion={}", version(&list))] {
@@ -164,14 +164,14 @@ async fn streamed_lists_should_be_the_lists() {
     // Told not to, a watch begins with what comes.
     let quiet = stream.replace("=true&resourceVersionMatch", "=false&resourceVersionMatch");
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?{quiet}")).await;
-    test.make_config_maps(["c"]).await;
+    make_config_maps(&test, ["c"]).await;
     assert_eq!(watch.next_name().await, ("ADDED".to_string(), "c".to_string()));
 }
 
 #[tokio::test]
 async fn a_watch_of_one_object_should_see_that_one() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b"]).await;
     for path in [
         format!("{CONFIG_MAPS}?watch=1&fieldSelector=metadata.name%3Db"),
         format!("{CONFIG_MAPS}/b?watch=1"),
@@ -189,7 +189,7 @@ async fn a_watch_of_one_object_should_see_that_one() {
 /// Every kind that offers fields selects by each of them, and says of others that it does not.
 #[tokio::test]
 async fn every_row_should_select_by_its_own_fields() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for row in api::ResourceTable::built_in().rows().iter().filter(|row| row.stored) {
         let root = if row.group().is_empty() { "api" } else { "apis" };
         let path = format!("/{root}/{}/{}", row.storage.api_version(), row.plural);
@@ -206,7 +206,7 @@ async fn every_row_should_select_by_its_own_fields() {
 
 #[tokio::test]
 async fn selectors_that_cannot_be_read_should_be_refused() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     for query in ["labelSelector=a+b", "labelSelector=a+in+()", "fieldSelector=metadata.name", "limit=x"] {
         test.get(&format!("{CONFIG_MAPS}?{query}")).await.expect(400);
         test.get(&format!(

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::server::{CONFIG_MAPS, TestServer, config_map, version};
+use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, version};
 
 fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_string(), name.to_string())
@@ -10,10 +10,10 @@ fn event(kind: &str, name: &str) -> (String, String) {
 
 #[tokio::test]
 async fn a_watch_should_go_on_where_the_list_ended() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a"]).await;
     let list = test.get(CONFIG_MAPS).await.expect(200);
-    test.make_config_maps(["b"]).await;
+    make_config_maps(&test, ["b"]).await;
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", version(&list))).await;
     assert_eq!(watch.next_name().await, event("ADDED", "b"));
     test.merge(&format!("{CONFIG_MAPS}/a"), &json!({"data": {"x": "y"}})).await.expect(200);
@@ -27,8 +27,8 @@ async fn a_watch_should_go_on_where_the_list_ended() {
 
 #[tokio::test]
 async fn a_watch_without_a_revision_should_begin_with_what_is_there() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a", "b"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a", "b"]).await;
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&timeoutSeconds=1")).await;
     assert_eq!(watch.next_name().await, event("ADDED", "a"));
     assert_eq!(watch.next_name().await, event("ADDED", "b"));
@@ -37,8 +37,8 @@ async fn a_watch_without_a_revision_should_begin_with_what_is_there() {
 
 #[tokio::test]
 async fn a_streamed_list_should_end_with_its_bookmark() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a"]).await;
     let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?{query}")).await;
     assert_eq!(watch.next_name().await, event("ADDED", "a"));
@@ -52,9 +52,9 @@ async fn a_streamed_list_should_end_with_its_bookmark() {
 
 #[tokio::test]
 async fn selection_should_turn_changes_into_additions_and_deletions() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&labelSelector=on%3Dyes")).await;
-    test.make_config_maps(["a", "b"]).await;
+    make_config_maps(&test, ["a", "b"]).await;
     let a = format!("{CONFIG_MAPS}/a");
     test.merge(&a, &json!({"metadata": {"labels": {"on": "yes"}}})).await.expect(200);
     assert_eq!(watch.next_name().await, event("ADDED", "a"));
@@ -67,8 +67,8 @@ async fn selection_should_turn_changes_into_additions_and_deletions() {
 
 #[tokio::test]
 async fn a_forgotten_revision_should_be_told_in_an_event() {
-    let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    let test = TestServer::start_alone().await;
+    make_config_maps(&test, ["a"]).await;
     let restarted = test.another().await;
     let mut watch = restarted.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion=2")).await;
     let (kind, status) = watch.next().await.unwrap();
@@ -82,16 +82,16 @@ async fn a_forgotten_revision_should_be_told_in_an_event() {
 
 #[tokio::test]
 async fn a_watch_from_a_revision_yet_to_come_should_wait_for_it() {
-    let test = TestServer::start().await;
+    let test = TestServer::start_alone().await;
     let now = version(&test.get(CONFIG_MAPS).await.expect(200));
     let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=1&resourceVersion={}", now + 2)).await;
-    test.make_config_maps(["a", "b", "c"]).await;
+    make_config_maps(&test, ["a", "b", "c"]).await;
     assert_eq!(watch.next_name().await, event("ADDED", "c"));
 }
 
 #[tokio::test]
 async fn two_servers_over_one_store_should_agree() {
-    let one = TestServer::start().await;
+    let one = TestServer::start_alone().await;
     let two = one.another().await;
     let mut watch = two.watch(&format!("{CONFIG_MAPS}?watch=1")).await;
     let created = one.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
@@ -102,7 +102,7 @@ async fn two_servers_over_one_store_should_agree() {
 
 #[tokio::test]
 async fn watchers_should_all_see_the_same_order_under_concurrent_writes() {
-    let test = std::sync::Arc::new(TestServer::start().await);
+    let test = std::sync::Arc::new(TestServer::start_alone().await);
     let mut watches = Vec::new();
     for _ in 0..3 {
         watches.push(test.watch(&format!("{CONFIG_MAPS}?watch=1")).await);

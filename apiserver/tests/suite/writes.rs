@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::server::{CONFIG_MAPS, TestServer, config_map, name, version};
+use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, name, version};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
@@ -74,7 +74,7 @@ async fn an_update_of_an_old_state_should_conflict() {
 #[tokio::test]
 async fn concurrent_patches_should_all_count() {
     let test = Arc::new(TestServer::start().await);
-    test.make_config_maps(["a"]).await;
+    make_config_maps(&test, ["a"]).await;
     let patches: Vec<_> = (0..10)
         .map(|index| {
             let test = test.clone();
@@ -107,7 +107,7 @@ async fn a_dry_run_should_leave_no_trace() {
     let tried = test.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
     assert!(tried["metadata"]["uid"].is_string());
     test.get(&format!("{CONFIG_MAPS}/a")).await.expect(404);
-    test.make_config_maps(["a"]).await;
+    make_config_maps(&test, ["a"]).await;
     test.post(&format!("{CONFIG_MAPS}?dryRun=All"), &config_map("a")).await.expect(409);
     let path = format!("{CONFIG_MAPS}/a?dryRun=All");
     assert_eq!(test.merge(&path, &json!({"data": {"x": "y"}})).await.expect(200)["data"]["x"], "y");
@@ -150,7 +150,7 @@ async fn unknown_fields_should_be_ignored_told_or_refused() {
 #[tokio::test]
 async fn strict_patches_should_be_refused_with_what_they_lead_to() {
     let test = TestServer::start().await;
-    test.make_config_maps(["a"]).await;
+    make_config_maps(&test, ["a"]).await;
     let path = |validation: &str| format!("{CONFIG_MAPS}/a?fieldValidation={validation}");
     let faults = r#"strict decoding error: unknown field "foo""#;
     for (media_type, patch, shown) in [

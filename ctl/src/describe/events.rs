@@ -26,7 +26,7 @@ pub async fn write(session: &Session, object: &Value, page: &mut Page) {
         uid.is_empty() || uid == text(object, "/metadata/uid") || uid == text(object, "/metadata/name")
     };
     let mut events: Vec<&Value> = items(&list, "/items").filter(ours).collect();
-    events.sort_by_key(|event| last_seen(event).to_string());
+    events.sort_by_key(|event| order(event));
     table(&events, page);
 }
 
@@ -37,6 +37,12 @@ pub fn last_seen(event: &Value) -> &str {
         .map(|pointer| text(event, pointer))
         .find(|moment| !moment.is_empty())
         .unwrap_or_default()
+}
+
+/// Most events are dated to the second: within one the order of their last writes decides.
+fn order(event: &Value) -> (String, u64) {
+    let second = last_seen(event).chars().take("2026-01-01T00:00:00".len()).collect();
+    (second, text(event, "/metadata/resourceVersion").parse().unwrap_or_default())
 }
 
 /// How long ago, how often and over how long.
@@ -85,6 +91,22 @@ fn table(events: &[&Value], page: &mut Page) {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn events_of_one_second_are_in_the_order_of_their_writes() {
+        let event = |reason: &str, at: &str, version: &str| json!({"reason": reason, "lastTimestamp": at, "metadata": {"resourceVersion": version}});
+        let mut events = [
+            event("Started", "2026-01-01T00:00:09Z", "101"),
+            event("Scheduled", "2026-01-01T00:00:09.123456Z", "98"),
+            event("Killing", "2026-01-01T00:00:11Z", "97"),
+            event("Created", "2026-01-01T00:00:09Z", "100"),
+        ];
+        events.sort_by_key(order);
+        assert_eq!(
+            events.map(|event| event["reason"].clone()),
+            ["Scheduled", "Created", "Started", "Killing"]
+        );
+    }
 
     #[test]
     fn events_that_repeat_are_told_with_their_number() {

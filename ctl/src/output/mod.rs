@@ -21,6 +21,11 @@ pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
             Some(("jsonpath", template)) => {
                 print!("{}", jsonpath::Template::parse(template)?.render(object))
             }
+            Some(("jsonpath-as-json", template)) => {
+                let found =
+                    jsonpath::Template::parse(template)?.values(object).into_iter().cloned().collect();
+                println!("{}", to_json(&Value::Array(found))?)
+            }
             Some(("jsonpath-file", path)) => {
                 print!("{}", jsonpath::Template::parse(read(path)?.trim_end_matches('\n'))?.render(object))
             }
@@ -32,7 +37,7 @@ pub fn print_object(object: &Value, form: &str) -> anyhow::Result<()> {
                 "error: Go templates are not supported; write the same as -o jsonpath=TEMPLATE or -o custom-columns=NAME:PATH,..."
             ),
             _ => bail!(
-                "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,... and custom-columns-file=FILE"
+                "error: unknown form {form:?}; known are json, yaml, name, wide, jsonpath=TEMPLATE, jsonpath-as-json=TEMPLATE, jsonpath-file=FILE, custom-columns=NAME:PATH,... and custom-columns-file=FILE"
             ),
         },
     }

@@ -11,7 +11,8 @@ use crate::api::{PatchKind, Refusal, is_not_found};
 use crate::cli::ApplyOptions;
 use crate::manifest::{self, Document};
 use crate::output;
-use crate::session::{Session, Target};
+use crate::session::{Session, Target, escape};
+use crate::tree::same_but_status;
 use crate::verbs::follow;
 
 /// The manager under which this command line owns fields.
@@ -56,8 +57,9 @@ async fn apply_one(session: &Session, options: &ApplyOptions, document: &Documen
         Err(error) if is_not_found(&error) => None,
         Err(error) => return Err(error),
     };
+    let manager = escape(&options.field_manager);
     let mut path =
-        format!("{}?fieldManager={MANAGER}&fieldValidation={}", target.path(), options.validate.query());
+        format!("{}?fieldManager={manager}&fieldValidation={}", target.path(), options.validate.query());
     // As kubectl: without --server-side the manifest wins; with it a conflict is told unless forced.
     if !options.server_side || options.force_conflicts {
         path.push_str("&force=true");
@@ -75,12 +77,11 @@ async fn apply_one(session: &Session, options: &ApplyOptions, document: &Documen
         metadata["namespace"] = namespace.as_str().into();
     }
     let (after, created) = session.api.patch(&path, PatchKind::Apply, &object).await?;
-    let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
     let done = match &before {
         _ if options.server_side => "serverside-applied",
         None => "created",
         Some(_) if created => "created",
-        Some(before) if version(before) == version(&after) => "unchanged",
+        Some(before) if same_but_status(before, &after) => "unchanged",
         Some(_) => "configured",
     };
     let suffix = if options.dry_run.is_server() { " (server dry run)" } else { "" };

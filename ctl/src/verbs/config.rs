@@ -1,7 +1,7 @@
 //! `config`: the kubeconfig itself. Nothing is asked of a server.
 //!
-//! Changes keep what else the file holds. With several files in `$KUBECONFIG` only the first that exists is shown and
-//! changed.
+//! Changes keep what else the file holds. With several files in `$KUBECONFIG` all are shown as one; a change goes to the
+//! file that has what is changed, what is new to the first.
 
 use std::io::Write;
 use std::path::Path;
@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::GlobalOptions;
-use crate::connect::writable_path;
+use crate::connect::files;
 use crate::output;
 use crate::output::table::Layout;
 use crate::tree::{items, text};
@@ -141,34 +141,74 @@ pub struct SetCredentials {
 
 /// Runs the verb.
 pub fn run(global: &GlobalOptions, command: &Command) -> anyhow::Result<()> {
-    let path = writable_path(global);
-    let mut config = read(&path)?;
+    let paths = files(global);
+    let mut configs = paths.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let config = merged(&configs);
     match command {
-        Command::View(options) => return view(&config, options, global),
-        Command::GetContexts(options) => return contexts(&config, options),
+        Command::View(options) => view(&config, options, global),
+        Command::GetContexts(options) => contexts(&config, options),
         Command::GetClusters => {
             print!("{}", names(&config, "clusters"));
-            return Ok(());
+            Ok(())
         }
         Command::GetUsers => {
             print!("{}", names(&config, "users"));
-            return Ok(());
+            Ok(())
         }
         Command::CurrentContext => {
             match current(&config) {
                 "" => bail!("error: current-context is not set"),
                 name => println!("{name}"),
             }
-            return Ok(());
+            Ok(())
         }
-        change => println!("{}", apply(&mut config, change, global, &path)?),
+        change => {
+            let place =
+                configs.iter().position(|one| is_in(one, change, current(&config))).unwrap_or_default();
+            let (Some(path), Some(own)) = (paths.get(place), configs.get_mut(place)) else { return Ok(()) };
+            println!("{}", apply(own, &config, change, global, path)?);
+            write(path, own)
+        }
     }
-    write(&path, &config)
+}
+
+/// What several files say together: of each name, and of each field, what comes first.
+fn merged(configs: &[Value]) -> Value {
+    let mut all = configs.first().cloned().unwrap_or_default();
+    for config in configs.iter().skip(1) {
+        for list in ["clusters", "contexts", "users"] {
+            for one in items(config, &format!("/{list}")) {
+                if entry(&all, list, text(one, "/name")).is_none() {
+                    push(&mut all, list, one.clone());
+                }
+            }
+        }
+        if current(&all).is_empty() {
+            all["current-context"] = current(config).into();
+        }
+    }
+    all
+}
+
+/// Whether a file has what a command changes.
+fn is_in(config: &Value, change: &Command, current: &str) -> bool {
+    let (list, name) = match change {
+        Command::SetContext(options) => ("contexts", options.name.as_deref().unwrap_or(current)),
+        Command::SetCluster(options) => ("clusters", &*options.name),
+        Command::SetCredentials(options) => ("users", &*options.name),
+        Command::RenameContext { from, .. } => ("contexts", &**from),
+        Command::DeleteContext { name } => ("contexts", &**name),
+        Command::DeleteCluster { name } => ("clusters", &**name),
+        Command::DeleteUser { name } => ("users", &**name),
+        _ => return false,
+    };
+    entry(config, list, name).is_some()
 }
 
 /// Changes the configuration and answers what is to be said about it.
 fn apply(
     config: &mut Value,
+    all: &Value,
     change: &Command,
     global: &GlobalOptions,
     path: &Path,
@@ -176,18 +216,18 @@ fn apply(
     let deleted = |kind: &str, name: &str| format!("deleted {kind} {name} from {}", path.display());
     match change {
         Command::UseContext { name } => {
-            entry(config, "contexts", name)
+            entry(all, "contexts", name)
                 .with_context(|| format!("error: no context exists with the name: \"{name}\""))?;
             config["current-context"] = name.as_str().into();
             Ok(format!("Switched to context \"{name}\"."))
         }
-        Command::SetContext(options) => set_context(config, options, global),
+        Command::SetContext(options) => set_context(config, current(all), options, global),
         Command::SetCluster(options) => set_cluster(config, options, global),
         Command::SetCredentials(options) => set_credentials(config, options, global),
         Command::RenameContext { from, to } => rename_context(config, from, to),
         Command::DeleteContext { name } => {
             remove(config, "contexts", name)?;
-            if current(config) == name {
+            if current(all) == name {
                 eprintln!(
                     "warning: this removed your active context, use \"config use-context\" to select a different one"
                 );
@@ -202,15 +242,19 @@ fn apply(
     }
 }
 
-fn set_context(config: &mut Value, options: &SetContext, global: &GlobalOptions) -> anyhow::Result<String> {
-    let name =
-        if options.current { current(config).to_string() } else { options.name.clone().unwrap_or_default() };
+fn set_context(
+    config: &mut Value,
+    current: &str,
+    options: &SetContext,
+    global: &GlobalOptions,
+) -> anyhow::Result<String> {
+    let name = if options.current { current } else { options.name.as_deref().unwrap_or_default() };
     if name.is_empty() {
         bail!("error: no current context is set");
     }
     let fields = [("cluster", &global.cluster), ("user", &global.user), ("namespace", &global.namespace)];
     let fields = fields.into_iter().filter_map(|(field, value)| Some((field, json!(value.as_ref()?))));
-    let done = put(config, "contexts", "context", &name, fields.collect());
+    let done = put(config, "contexts", "context", name, fields.collect());
     Ok(format!("Context \"{name}\" {done}."))
 }
 
@@ -288,13 +332,17 @@ fn entry<'a>(config: &'a Value, list: &str, name: &str) -> Option<&'a Value> {
     items(config, &format!("/{list}")).find(|one| text(one, "/name") == name)
 }
 
-fn put(config: &mut Value, list: &str, field: &str, name: &str, fields: Vec<(&str, Value)>) -> &'static str {
-    if !config[list].is_array() {
-        config[list] = json!([]);
+fn push(config: &mut Value, list: &str, one: Value) {
+    match config[list].as_array_mut() {
+        Some(all) => all.push(one),
+        None => config[list] = json!([one]),
     }
+}
+
+fn put(config: &mut Value, list: &str, field: &str, name: &str, fields: Vec<(&str, Value)>) -> &'static str {
     let known = entry(config, list, name).is_some();
-    if !known && let Some(all) = config[list].as_array_mut() {
-        all.push(json!({"name": name, field: {}}));
+    if !known {
+        push(config, list, json!({"name": name, field: {}}));
     }
     let all = config[list].as_array_mut().into_iter().flatten();
     for one in all.filter(|one| one["name"] == name) {
@@ -448,7 +496,10 @@ mod tests {
     fn contexts_are_chosen_changed_renamed_and_removed() {
         let mut config = two();
         let global = GlobalOptions { namespace: Some("blue".into()), ..GlobalOptions::default() };
-        let mut run = |command: Command| apply(&mut config, &command, &global, Path::new("k"));
+        let mut run = |command: Command| {
+            let all = config.clone();
+            apply(&mut config, &all, &command, &global, Path::new("k"))
+        };
         assert_eq!(run(Command::UseContext { name: "b".into() }).unwrap(), "Switched to context \"b\".");
         assert!(
             run(Command::UseContext { name: "x".into() }).unwrap_err().to_string().contains("no context")

@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::api::PatchKind;
 use crate::cli::Selection;
 use crate::session::Session;
+use crate::tree::same_but_status;
 use crate::writing::Writing;
 
 /// How the patch is to be read.
@@ -79,12 +80,9 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
             .api
             .patch(&format!("{path}?{}", options.writing.query("ctl-patch")), kind, &patch)
             .await?;
-        let version = |object: &Value| object.pointer("/metadata/resourceVersion").cloned();
-        let done = if version(&before) == version(&after) && !options.writing.dry_run.is_server() {
-            "patched (no change)"
-        } else {
-            "patched"
-        };
+        let is_same =
+            if options.subresource.is_some() { before == after } else { same_but_status(&before, &after) };
+        let done = if is_same { "patched (no change)" } else { "patched" };
         options.writing.tell(&after, &target.reported(), done)?;
     }
     Ok(())

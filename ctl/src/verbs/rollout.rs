@@ -8,6 +8,7 @@ use crate::api::PatchKind;
 use crate::cli::{Selection, Span};
 use crate::describe::page::Page;
 use crate::session::{Session, Target};
+use crate::tree::flag;
 use crate::verbs::follow;
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -96,6 +97,14 @@ pub async fn run(session: &Session, command: &Command) -> anyhow::Result<()> {
             }
         }
         Command::Restart(which) => {
+            for target in targets(session, which).await? {
+                if flag(&session.api.get(&target.path()).await?, "/spec/paused") {
+                    let (kind, name) = (target.resource.qualified(), &target.name);
+                    bail!(
+                        "error: {kind} \"{name}\" can't restart paused deployment (run rollout resume first)"
+                    );
+                }
+            }
             let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             let patch = json!({"spec": {"template": {"metadata": {"annotations": {
                 "kubectl.kubernetes.io/restartedAt": now}}}}});

@@ -1,17 +1,21 @@
 //! `wait`: until objects are as wanted, or gone.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use futures::StreamExt;
 use serde_json::Value;
 
-use crate::api::is_not_found;
+use crate::api::{Refusal, is_not_found};
 use crate::cli::{Selection, Span};
 use crate::output::jsonpath::Template;
 use crate::output::table::text_of;
 use crate::session::{Session, Target, with_query};
+use crate::tree::text;
+
+/// Between tries to reach a server that is gone.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// The flags of `wait`.
 #[derive(Args, Clone, Debug)]
@@ -107,7 +111,11 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
         match tokio::time::timeout(left, until(session, &target, &wanted)).await {
             Ok(outcome) => outcome?,
-            Err(_) => bail!("error: timed out waiting for the condition on {}", target.reported()),
+            Err(_) => bail!(
+                "error: timed out waiting for the condition on {}/{}",
+                target.resource.plural,
+                target.name
+            ),
         }
         println!("{} condition met", target.reported());
     }
@@ -121,37 +129,54 @@ async fn is_there(session: &Session, target: &Target) -> anyhow::Result<bool> {
     }
 }
 
+/// Waits for one object. A server that is gone is waited for too, until it has refused or the time is over.
 async fn until(session: &Session, target: &Target, wanted: &Wanted) -> anyhow::Result<()> {
-    let collection = target.resource.collection(target.namespace.as_deref());
-    let only_this = format!("fieldSelector=metadata.name%3D{}", target.name);
+    let mut begun = None;
     loop {
-        let list = session.api.get(&with_query(&collection, &only_this)).await?;
-        let object = list["items"].as_array().and_then(|items| items.first());
-        if object.is_none() && !matches!(wanted, Wanted::Deleted | Wanted::Created) {
-            bail!("Error from server (NotFound): {} \"{}\" not found", target.resource.plural, target.name);
-        }
-        if wanted.holds(object) {
-            return Ok(());
-        }
-        let version = list
-            .pointer("/metadata/resourceVersion")
-            .and_then(Value::as_str)
-            .context("the list has no version")?;
-        let query = format!("{only_this}&watch=true&resourceVersion={version}");
-        let mut events =
-            Box::pin(session.api.watch(&with_query(&collection, &query), "application/json").await?);
-        while let Some(event) = events.next().await {
-            let event = event?;
-            let object = match event["type"].as_str() {
-                Some("ERROR") => break,
-                Some("DELETED") => None,
-                _ => Some(&event["object"]),
-            };
-            if wanted.holds(object) {
-                return Ok(());
-            }
+        match follow(session, target, wanted, &mut begun).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) if begun.is_none() || error.is::<Refusal>() => return Err(error),
+            Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
+}
+
+/// Follows an object until it is as wanted, or until the watch ends without that. An object that goes, other than as
+/// wanted, will not become it: whatever comes in its place is another one.
+async fn follow(
+    session: &Session,
+    target: &Target,
+    wanted: &Wanted,
+    begun: &mut Option<Value>,
+) -> anyhow::Result<bool> {
+    let collection = target.resource.collection(target.namespace.as_deref());
+    let only_this = format!("fieldSelector=metadata.name%3D{}", target.name);
+    let list = session.api.get(&with_query(&collection, &only_this)).await?;
+    let object = list["items"].as_array().and_then(|items| items.first());
+    let uid = object.map_or(Value::Null, |object| object["metadata"]["uid"].clone());
+    let before = begun.get_or_insert_with(|| uid.clone());
+    let is_another = !before.is_null() && *before != uid;
+    if wanted.holds(object.filter(|_| !is_another)) {
+        return Ok(true);
+    }
+    if is_another || (object.is_none() && !matches!(wanted, Wanted::Created)) {
+        return Err(target.not_found());
+    }
+    let version = text(&list, "/metadata/resourceVersion");
+    let query = format!("{only_this}&watch=true&resourceVersion={version}");
+    let mut events = Box::pin(session.api.watch(&with_query(&collection, &query), "application/json").await?);
+    while let Some(event) = events.next().await {
+        let event = event?;
+        match event["type"].as_str() {
+            Some("ERROR") => break,
+            Some("DELETED") if wanted.holds(None) => return Ok(true),
+            Some("DELETED") => return Err(target.not_found()),
+            _ if wanted.holds(Some(&event["object"])) => return Ok(true),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! The same question to ctl and to kubectl.
 
-use std::path::{Path, PathBuf};
-
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Tool};
 use crate::verbs::WEB;
 
 const MORE: &str = r#"
@@ -55,17 +53,6 @@ spec:
   jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: busybox}]}}}}
 "#;
 
-/// The kubectl of this machine, if it is new enough to be compared with.
-fn kubectl(cluster: &Cluster) -> Option<PathBuf> {
-    let path = ["/usr/bin/kubectl", "/usr/local/bin/kubectl"]
-        .map(PathBuf::from)
-        .into_iter()
-        .find(|path| path.exists())?;
-    let version = cluster.run(&path, "version --client", "").out;
-    let minor = version.split("v1.").nth(1)?.split('.').next()?.parse::<u32>().ok()?;
-    (minor >= 30).then_some(path)
-}
-
 /// Without what depends on the moment or on how wide a column is.
 fn settled(text: &str) -> Vec<Vec<String>> {
     let is_age = |word: &str| {
@@ -76,7 +63,7 @@ fn settled(text: &str) -> Vec<Vec<String>> {
     text.lines().map(|line| line.split_whitespace().map(word).collect()).collect()
 }
 
-fn compare(cluster: &Cluster, kubectl: &Path, words: &str, exactly: bool) {
+fn compare(cluster: &Cluster, kubectl: &Tool, words: &str, exactly: bool) {
     let theirs = cluster.run(kubectl, words, "");
     assert!(theirs.ok, "kubectl {words}: {theirs:?}");
     let ours = cluster.ctl(words);
@@ -87,8 +74,8 @@ fn compare(cluster: &Cluster, kubectl: &Path, words: &str, exactly: bool) {
 #[test]
 fn the_same_is_shown_in_every_form() {
     let cluster = Cluster::start();
-    let Some(kubectl) = kubectl(&cluster) else {
-        eprintln!("skipped: no kubectl of v1.30 or newer on this machine");
+    let Some(kubectl) = Tool::kubectl() else {
+        eprintln!("not run: no kubectl of v1.30 or newer on this machine");
         return;
     };
     cluster.ctl_with("apply -f -", &format!("{WEB}---{MORE}"));

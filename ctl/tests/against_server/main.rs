@@ -5,4 +5,6 @@
 
 mod as_kubectl;
 mod cluster;
+mod everyday;
+mod user;
 mod verbs;

@@ -1,6 +1,7 @@
 //! The verbs, and what they say.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Said, Tool};
+use crate::user::User;
 
 pub const WEB: &str = "
 apiVersion: apps/v1
@@ -14,48 +15,46 @@ spec:
     spec: {containers: [{name: web, image: \"nginx:1\", ports: [{containerPort: 80}]}]}
 ";
 
-#[test]
-fn an_object_is_made_changed_and_deleted() {
-    let cluster = Cluster::start();
-    assert_eq!(cluster.ctl_with("apply -f -", WEB), "deployment.apps/web created\n");
-    assert_eq!(cluster.ctl_with("apply -f -", WEB), "deployment.apps/web unchanged\n");
+pub fn made_changed_and_deleted(user: &User) {
+    assert_eq!(user.ok_with("apply -f -", WEB), "deployment.apps/web created\n");
+    user.ok("rollout status deployment/web --timeout=60s");
+    assert_eq!(user.ok_with("apply -f -", WEB), "deployment.apps/web unchanged\n");
     assert_eq!(
-        cluster.ctl_with("apply -f -", &WEB.replace("nginx:1", "nginx:2")),
+        user.ok_with("apply -f -", &WEB.replace("nginx:1", "nginx:2")),
         "deployment.apps/web configured\n"
     );
-    let field = |path: &str| cluster.ctl(&format!("get deployment web -o jsonpath={{{path}}}"));
+    let field = |path: &str| user.ok(&format!("get deployment web -o jsonpath={{{path}}}"));
     assert_eq!(field(".spec.template.spec.containers[0].image"), "nginx:2");
-    assert_eq!(cluster.ctl("scale deployment/web --replicas=5"), "deployment.apps/web scaled\n");
+    assert_eq!(user.ok("scale deployment/web --replicas=5"), "deployment.apps/web scaled\n");
     assert_eq!(field(".spec.replicas"), "5");
-    assert_eq!(cluster.ctl("set image deployment/web web=nginx:3"), "deployment.apps/web image updated\n");
+    assert_eq!(user.ok("set image deployment/web web=nginx:3"), "deployment.apps/web image updated\n");
     assert_eq!(field(".spec.template.spec.containers[0].image"), "nginx:3");
-    assert_eq!(cluster.ctl("label deployment web tier=front"), "deployment.apps/web labeled\n");
-    assert!(cluster.ctl_fails("label deployment web tier=back", "").contains("--overwrite"));
-    assert_eq!(cluster.ctl("label deployment web tier-"), "deployment.apps/web unlabeled\n");
-    assert_eq!(cluster.ctl("annotate deployment web note=x"), "deployment.apps/web annotated\n");
+    assert_eq!(user.ok("label deployment web tier=front"), "deployment.apps/web labeled\n");
+    assert!(user.fails("label deployment web tier=back", "").contains("--overwrite"));
+    assert_eq!(user.ok("label deployment web tier-"), "deployment.apps/web unlabeled\n");
+    assert_eq!(user.ok("annotate deployment web note=x"), "deployment.apps/web annotated\n");
     assert_eq!(field(".metadata.annotations.note"), "x");
     assert_eq!(
-        cluster.ctl("patch deployment web -p '{\"spec\":{\"replicas\":3}}'"),
+        user.ok("patch deployment web -p '{\"spec\":{\"replicas\":3}}'"),
         "deployment.apps/web patched\n"
     );
-    assert_eq!(cluster.ctl("expose deployment web --port=80 --type=NodePort"), "service/web exposed\n");
-    assert_eq!(cluster.ctl("get service web -o jsonpath={.spec.type},{.spec.selector.app}"), "NodePort,web");
-    assert!(cluster.ctl("describe deployment web").contains("Replicas:               3 desired"));
-    assert_eq!(cluster.ctl("rollout pause deployment/web"), "deployment.apps/web paused\n");
+    assert_eq!(user.ok("expose deployment web --port=80 --type=NodePort"), "service/web exposed\n");
+    assert_eq!(user.ok("get service web -o jsonpath={.spec.type},{.spec.selector.app}"), "NodePort,web");
+    assert!(user.ok("describe deployment web").contains("Replicas:               3 desired"));
+    assert_eq!(user.ok("rollout pause deployment/web"), "deployment.apps/web paused\n");
     assert_eq!(field(".spec.paused"), "true");
-    assert_eq!(cluster.ctl("rollout restart deployment/web"), "deployment.apps/web restarted\n");
-    assert_eq!(
-        cluster.ctl("delete deployment,service web"),
-        "deployment.apps \"web\" deleted from default namespace\nservice \"web\" deleted from default namespace\n"
-    );
-    let complaint = cluster.ctl_fails("get deployment web", "");
+    assert!(user.fails("rollout restart deployment/web", "").contains("can't restart paused deployment"));
+    assert_eq!(user.ok("rollout resume deployment/web"), "deployment.apps/web resumed\n");
+    assert_eq!(user.ok("rollout restart deployment/web"), "deployment.apps/web restarted\n");
+    // Newer ones than 1.32 name the namespace, too.
+    let said = user.ok("delete deployment,service web").replace(" from default namespace", "");
+    assert_eq!(said, "deployment.apps \"web\" deleted\nservice \"web\" deleted\n");
+    let complaint = user.fails("get deployment web", "");
     assert_eq!(complaint, "Error from server (NotFound): deployments.apps \"web\" not found\n");
 }
 
-#[test]
-fn every_kind_that_create_knows_is_made() {
-    let cluster = Cluster::start();
-    cluster.write("key", "value\n");
+pub fn every_kind_that_create_knows(user: &User) {
+    user.cluster.write("key", "value\n");
     for (words, said) in [
         ("namespace other", "namespace/other created\n"),
         ("configmap words --from-literal=a=on --from-file=key", "configmap/words created\n"),
@@ -89,20 +88,20 @@ fn every_kind_that_create_knows_is_made() {
         ("priorityclass high --value=1000", "priorityclass.scheduling.k8s.io/high created\n"),
         ("ingress front --rule=example.com/=web:80", "ingress.networking.k8s.io/front created\n"),
     ] {
-        assert_eq!(cluster.ctl(&format!("create {words}")), said);
+        assert_eq!(user.ok(&format!("create {words}")), said);
     }
     let subjects = "get rolebinding readers -o 'jsonpath={range .subjects[*]}{.kind}:{.name} {end}'";
-    assert_eq!(cluster.ctl(subjects), "User:ann User:bob Group:staff ServiceAccount:robot ");
-    assert_eq!(cluster.ctl("get configmap words -o jsonpath={.data}"), r#"{"a":"on","key":"value\n"}"#);
-    assert_eq!(cluster.ctl("auth can-i list pods --as=ann"), "yes\n");
-    assert_eq!(cluster.ctl_fails("auth can-i delete pods --as=ann", ""), "");
-    assert!(cluster.ctl("explain deployment.spec.replicas").contains("replicas <integer>"));
-    assert!(cluster.ctl("api-resources --api-group=apps -o name").contains("deployments.apps\n"));
+    assert_eq!(user.ok(subjects), "User:ann User:bob Group:staff ServiceAccount:robot ");
+    assert_eq!(user.ok("get configmap words -o jsonpath={.data}"), r#"{"a":"on","key":"value\n"}"#);
+    assert_eq!(user.ok("auth can-i list pods --as=ann"), "yes\n");
+    assert_eq!(user.fails("auth can-i delete pods --as=ann", ""), "no\n");
+    assert!(user.ok("explain deployment.spec.replicas").contains("replicas <integer>"));
+    assert!(user.ok("api-resources --api-group=apps -o name").contains("deployments.apps\n"));
     assert_eq!(
-        cluster.ctl("wait --for=jsonpath={.spec.replicas}=2 deployment/web"),
+        user.ok("wait --for=jsonpath={.spec.replicas}=2 deployment/web"),
         "deployment.apps/web condition met\n"
     );
-    assert_eq!(cluster.ctl("wait --for=delete deployment/none --timeout=1s"), "");
+    assert_eq!(user.ok("wait --for=delete deployment/none --timeout=1s"), "");
 }
 
 #[test]
@@ -117,6 +116,54 @@ fn a_fault_is_told_with_its_place_and_changes_nothing() {
     assert_eq!(cluster.ctl("get deployments"), "");
     assert!(cluster.ctl_fails("get deploymnet", "").contains("did you mean deployment"));
     assert!(cluster.ctl_fails("rollout status deployment/none", "").contains("not found"));
+}
+
+#[test]
+fn who_waits_for_what_goes_away_is_told() {
+    let cluster = Cluster::start();
+    cluster.ctl("create configmap doomed");
+    let waiting = cluster.begin(&Tool::Ctl, "wait --for=jsonpath={.data.x}=y configmap/doomed --timeout=60s");
+    // Whether it looks before or after, it is told the same.
+    cluster.ctl("delete configmap doomed");
+    let said = Said::of(waiting);
+    assert!(!said.ok && said.err.ends_with("configmaps \"doomed\" not found\n"), "{said:?}");
+    // Another object of the same name is not the one that was waited for.
+    cluster.ctl("create configmap doomed");
+    let waiting = cluster.begin(&Tool::Ctl, "wait --for=delete configmap/doomed --timeout=60s");
+    cluster.ctl("delete configmap doomed");
+    cluster.ctl("create configmap doomed");
+    cluster.ctl("delete configmap doomed --wait=false");
+    assert!(Said::of(waiting).ok);
+}
+
+#[test]
+fn of_several_kubeconfigs_each_says_what_the_ones_before_do_not() {
+    let cluster = Cluster::start();
+    let of = |name: &str| {
+        let entry = |kind: &str, body: &str| format!("{kind}s: [{{name: {name}, {kind}: {body}}}]\n");
+        let context = format!("{{cluster: {name}, user: kubernetes-admin}}");
+        let server = format!("{{server: \"https://{name}.invalid\"}}");
+        entry("context", &context) + &entry("cluster", &server) + "kind: Config\napiVersion: v1\n"
+    };
+    cluster.write("one", &(of("one") + "current-context: \"\"\n"));
+    cluster.write("two", &(of("two") + "current-context: two\n"));
+    let all = ["one", "missing", "two", "kubeconfig"].map(|name| cluster.path(name));
+    let list = std::env::join_paths(all).unwrap();
+    let ctl = |words: &str| {
+        let said = cluster.run_with(&Tool::Ctl, words, &[("KUBECONFIG", list.as_os_str())]);
+        assert!(said.ok, "{words}: {said:?}");
+        said.out
+    };
+    assert_eq!(ctl("config get-contexts -o name"), "gantry\none\ntwo\n");
+    assert_eq!(ctl("config current-context"), "two\n");
+    assert_eq!(ctl("config view -o 'jsonpath={.clusters[*].name}'"), "one two gantry");
+    assert_eq!(ctl("get namespace default -o name --context=gantry"), "namespace/default\n");
+    assert_eq!(ctl("config use-context gantry"), "Switched to context \"gantry\".\n");
+    assert_eq!(ctl("get namespace default -o name"), "namespace/default\n");
+    assert_eq!(ctl("config set-context two --namespace=far"), "Context \"two\" modified.\n");
+    let text = |name: &str| std::fs::read_to_string(cluster.path(name)).unwrap();
+    assert!(text("two").contains("namespace: far") && !text("one").contains("far"));
+    assert!(text("one").contains("current-context: gantry"), "{}", text("one"));
 }
 
 #[test]

@@ -7,14 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apiserver::auth::UserInfo;
-use apiserver::{Identity, Server, ServiceAccountKeys, ServiceRange};
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use kube::{Api, Client};
-use pki::{Authority, CertificateAndKey, ClusterPki, Leaf, ServerNames, Usage};
+use pki::{Leaf, Usage};
 use serde_json::{Value, json};
-use store::embedded::{EmbeddedOptions, EmbeddedStore};
+use testbed::TestServer;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +25,7 @@ pub struct Harness {
     pub directory: tempfile::TempDir,
     containerd: Child,
     node_client: Client,
-    authority: Authority,
+    test: TestServer,
     agent: Option<(CancellationToken, JoinHandle<Result<(), kubelet::Error>>)>,
 }
 
@@ -41,15 +39,11 @@ impl Harness {
         tracing_subscriber::fmt().with_test_writer().with_env_filter("warn,kubelet=debug").init();
         let directory = tempfile::Builder::new().prefix("kubelet-test").tempdir().unwrap();
         let containerd = start_containerd(directory.path());
-        let (server, cluster) = api_server(directory.path()).await;
-        let client = server.client(user("kubernetes-admin", "system:masters"));
-        let accounts = Api::<ServiceAccount>::namespaced(client.clone(), "default");
-        let account: ServiceAccount =
-            serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
-        accounts.create(&PostParams::default(), &account).await.unwrap();
-        let node_client = server.client(user(&format!("system:node:{NODE}"), "system:nodes"));
-        let mut harness =
-            Self { client, directory, containerd, node_client, authority: cluster.authority, agent: None };
+        let test = TestServer::start().await;
+        test.make_default_account().await;
+        let client = test.client.clone();
+        let node_client = test.user(&format!("system:node:{NODE}"), &["system:nodes"]).client;
+        let mut harness = Self { client, directory, containerd, node_client, test, agent: None };
         harness.start_agent();
         harness.eventually("the node to be ready", async |h| h.node_has("Ready").await).await;
         Some(harness)
@@ -78,9 +72,9 @@ impl Harness {
         let mut leaf = Leaf::client(NODE, None);
         leaf.usage = Usage::Server;
         leaf.addresses = vec![node_ip];
-        let pair = self.authority.issue(&leaf, jiff::Timestamp::now()).unwrap();
+        let pair = self.test.pki.authority.issue(&leaf, jiff::Timestamp::now()).unwrap();
         let certificate = kubelet::ServingCertificate::new(&pair.certificate_pem, &pair.key_pem).unwrap();
-        let ca = self.authority.certificate_pem();
+        let ca = self.test.pki.authority.certificate_pem();
         let mut config =
             kubelet::Config::new(NODE, node_ip, self.socket(), self.root(), Arc::new(certificate), ca);
         config.pod_log_dir = self.directory.path().join("logs");
@@ -221,10 +215,6 @@ impl Drop for Harness {
     }
 }
 
-fn user(name: &str, group: &str) -> UserInfo {
-    UserInfo::new(name, &[group])
-}
-
 fn start_containerd(directory: &Path) -> Child {
     let d = directory.display();
     let config = format!(
@@ -261,38 +251,4 @@ state = "{d}/state"
         std::thread::sleep(Duration::from_millis(50));
     }
     child
-}
-
-async fn api_server(directory: &Path) -> (Server, ClusterPki) {
-    let service_range = ServiceRange::parse("10.96.0.0/16").unwrap();
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let names = ServerNames { addresses: vec![loopback], ..Default::default() };
-    let cluster = ClusterPki::ensure(&directory.join("pki"), &names, jiff::Timestamp::now()).unwrap();
-    let ca = cluster.authority.certificate_pem().to_string().into_bytes();
-    let identity = |pair: &CertificateAndKey| Identity {
-        certificate_pem: pair.certificate_pem.clone().into_bytes(),
-        key_pem: pair.key_pem.clone().into_bytes(),
-    };
-    let config = apiserver::Config {
-        // Never bound: clients are in this process.
-        bind_address: SocketAddr::new(loopback, 6443),
-        advertise_address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-        serving: identity(&cluster.apiserver),
-        client_ca_pem: ca.clone(),
-        agent_client: identity(&cluster.apiserver_client),
-        agent_ca_pem: ca.clone(),
-        root_ca_pem: ca,
-        service_account: ServiceAccountKeys {
-            issuer: "https://kubernetes.default.svc".to_string(),
-            signing_key_pem: cluster.service_account_key_pem.clone().into_bytes(),
-            verification_keys_pem: Vec::new(),
-        },
-        service_range,
-        node_ports: 30000..=32767,
-        cluster_domain: "cluster.local".to_string(),
-        drain_seconds: 1,
-        security: Default::default(),
-    };
-    let store = EmbeddedStore::open(EmbeddedOptions::new(directory.join("store"))).unwrap();
-    (Server::build(config, Arc::new(store)).await.unwrap(), cluster)
 }

@@ -5,7 +5,6 @@
 #![allow(dead_code)] // No backend's tests use everything.
 
 pub mod checker;
-pub mod etcd_servers;
 pub mod history;
 pub mod model;
 pub mod semantics;

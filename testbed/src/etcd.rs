@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use store::etcd::{EtcdOptions, EtcdStore};
 use tempfile::TempDir;
 
-use super::PATIENCE;
+/// Nothing here should take longer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Below what the kernel gives to outgoing connections, which could take a port before etcd does.
 const PORTS: std::ops::Range<u16> = 12_000..30_000;
@@ -35,6 +36,7 @@ impl Etcd {
         Self::start_with(members, None, &[])
     }
 
+    /// The same, over TLS if there is a directory with `ca.pem`, `server.pem` and `server-key.pem`, with more flags.
     pub fn start_with(members: usize, tls: Option<&Path>, more: &[&str]) -> Self {
         let member = |_| Member { client_port: free_port(), peer_port: free_port(), process: None };
         let members: Vec<_> = (0..members).map(member).collect();
@@ -86,6 +88,7 @@ impl Etcd {
         self.signal(number, nix::sys::signal::Signal::SIGSTOP);
     }
 
+    /// Has a member that stands still go on.
     pub fn go_on(&self, number: usize) {
         self.signal(number, nix::sys::signal::Signal::SIGCONT);
     }
@@ -108,6 +111,7 @@ impl Etcd {
         }
     }
 
+    /// Where a member answers.
     pub fn url(&self, number: usize) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://127.0.0.1:{}", self.members[number].client_port)
@@ -118,6 +122,7 @@ impl Etcd {
         EtcdOptions::new((0..self.members.len()).map(|number| self.url(number)).collect())
     }
 
+    /// A store over all members.
     pub async fn connect(&self) -> EtcdStore {
         Self::connect_with(self.options()).await
     }
