@@ -17,7 +17,6 @@ pub mod auth;
 pub mod authz;
 mod bootstrap;
 mod cache;
-mod cel;
 pub mod config;
 mod custom;
 mod discovery;

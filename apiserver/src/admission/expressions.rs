@@ -5,25 +5,24 @@
 //! one that fails is missed only by who reads it.
 
 use std::borrow::Cow;
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use api::ServedVersion;
 use api::field::Look;
-use cel::objects::{Key, Map};
-use schema::Schema;
+use cel::{Environment, Expression, Type};
 use serde_json::Value;
 
 use super::described::{described, shown};
 use super::matching::Subject;
-use crate::cel::{self as engine, COST_MAX, Expression};
 
 /// What is on offer to every expression.
 const ALWAYS: [&str; 4] = ["object", "oldObject", "request", NAMESPACE];
 pub(super) const NAMESPACE: &str = "namespaceObject";
 pub(super) const PARAMS: &str = "params";
 const VARIABLES: &str = "variables";
+/// The most that one evaluation may cost, as upstream.
+const COST_MAX: u64 = 1_000_000;
 /// The most that the conditions of a webhook or policy may cost together, as upstream.
 pub(super) const BUDGET_OF_CONDITIONS: u64 = 2_500_000;
 /// The most that the validations of a policy may cost together, as upstream.
@@ -72,7 +71,10 @@ impl Compiled {
         let mut names = ALWAYS.to_vec();
         names.extend(offered.params.then_some(PARAMS));
         names.extend(offered.variables.then_some(VARIABLES));
-        let expression = Expression::compile(&source, &names).map_err(|error| error.to_string());
+        let environment =
+            names.into_iter().fold(Environment::new(), |environment, name| environment.with(name, Type::Dyn));
+        let expression = Expression::compile(&source, &environment);
+        let expression = expression.map_err(|error| format!("compilation failed: {error}"));
         Self { source, place: format!("{place}.{field}"), expression }
     }
 
@@ -113,9 +115,9 @@ impl Variables {
 
 /// What expressions look at while one request is judged.
 pub(super) struct Inputs<'a> {
-    trees: Vec<(&'static str, Cow<'a, Value>, OnceCell<::cel::Value>)>,
+    trees: Vec<(&'static str, Cow<'a, Value>)>,
     variables: Option<&'a Variables>,
-    computed: RefCell<HashMap<&'a str, Result<::cel::Value, String>>>,
+    computed: RefCell<HashMap<&'a str, Result<cel::Value<'static>, String>>>,
 }
 
 impl<'a> Inputs<'a> {
@@ -131,13 +133,13 @@ impl<'a> Inputs<'a> {
 
     /// And this.
     pub fn with(mut self, name: &'static str, tree: Value) -> Self {
-        self.trees.retain(|(known, ..)| *known != name);
+        self.trees.retain(|(known, _)| *known != name);
         self.put(name, Cow::Owned(tree));
         self
     }
 
     fn put(&mut self, name: &'static str, tree: Cow<'a, Value>) {
-        self.trees.push((name, tree, OnceCell::new()));
+        self.trees.push((name, tree));
     }
 
     /// And a policy's variables, which are computed from them.
@@ -154,37 +156,36 @@ impl<'a> Inputs<'a> {
             other => other,
         })?;
         Ok(match said {
-            ::cel::Value::Bool(flag) => Found::Bool(flag),
-            ::cel::Value::String(text) => Found::Text(text.to_string()),
-            ::cel::Value::Null => Found::Null,
+            cel::Value::Bool(flag) => Found::Bool(flag),
+            cel::Value::String(text) => Found::Text(text.to_string()),
+            cel::Value::Null => Found::Null,
             _ => Found::Other,
         })
     }
 
-    fn value_of(&self, compiled: &Compiled, budget: &mut u64) -> Result<::cel::Value, Fault> {
+    fn value_of<'v>(&'v self, compiled: &'v Compiled, budget: &mut u64) -> Result<cel::Value<'v>, Fault> {
         let expression =
             compiled.expression.as_ref().map_err(|why| Fault::Failed(format!("compilation error: {why}")))?;
-        let seen = || self.trees.iter().filter(|(name, ..)| expression.uses(name));
-        let mut values: Vec<(&str, ::cel::Value)> = seen()
-            .map(|(name, tree, value)| {
-                (*name, value.get_or_init(|| engine::of_json(Schema::anything(), tree)).clone())
-            })
-            .collect();
-        if expression.uses(VARIABLES) {
-            values.push((VARIABLES, self.variables_for(compiled, budget)?));
-        }
-        let trees: Vec<(&str, &Value)> = seen().map(|(name, tree, _)| (*name, &**tree)).collect();
-        let cost = expression.cost(&trees);
-        if cost > COST_MAX || cost > *budget {
-            return Err(Fault::OutOfBudget);
-        }
-        *budget -= cost;
-        expression.evaluate(&values).map_err(|error| Fault::Failed(self.cause(compiled, error.to_string())))
+        let variables =
+            expression.uses(VARIABLES).then(|| self.variables_for(compiled, budget)).transpose()?;
+        let seen = |name: &str| match name {
+            VARIABLES => variables.clone().map(Ok),
+            _ => {
+                let (_, tree) = self.trees.iter().find(|(known, _)| *known == name)?;
+                Some(Ok(cel::Value::of_json(tree)))
+            }
+        };
+        let evaluated = expression.evaluate(&seen, COST_MAX);
+        *budget = budget.checked_sub(evaluated.cost).ok_or(Fault::OutOfBudget)?;
+        evaluated.outcome.map_err(|fault| match fault {
+            cel::Fault::Exceeded => Fault::OutOfBudget,
+            other => Fault::Failed(self.cause(compiled, other.to_string())),
+        })
     }
 
     /// The variables that an expression mentions, and what those need.
-    fn variables_for(&self, compiled: &Compiled, budget: &mut u64) -> Result<::cel::Value, Fault> {
-        let mut map = HashMap::new();
+    fn variables_for(&self, compiled: &Compiled, budget: &mut u64) -> Result<cel::Value<'static>, Fault> {
+        let mut known_by_name = Vec::new();
         for (name, variable) in self.mentioned(compiled) {
             let known = self.computed.borrow().get(name).cloned();
             let value = match known {
@@ -192,17 +193,17 @@ impl<'a> Inputs<'a> {
                 None => {
                     let value = match self.value_of(variable, budget) {
                         Err(Fault::OutOfBudget) => return Err(Fault::OutOfBudget),
-                        other => other.map_err(|fault| fault.to_string()),
+                        other => other.and_then(owned).map_err(|fault| fault.to_string()),
                     };
                     self.computed.borrow_mut().insert(name, value.clone());
                     value
                 }
             };
             if let Ok(value) = value {
-                map.insert(Key::String(Arc::new(name.to_string())), value);
+                known_by_name.push((name, value));
             }
         }
-        Ok(::cel::Value::Map(Map { map: Arc::new(map) }))
+        Ok(cel::Value::fields(known_by_name))
     }
 
     /// The variables that an expression mentions; to a variable, only those before it exist.
@@ -223,4 +224,9 @@ impl<'a> Inputs<'a> {
             .find_map(failed)
             .map_or(why, |(name, why)| format!("composited variable {name:?} fails to evaluate: {why}"))
     }
+}
+
+/// A value that stays when what it was computed from does not.
+fn owned(value: cel::Value<'_>) -> Result<cel::Value<'static>, Fault> {
+    value.into_owned().map_err(|fault| Fault::Failed(fault.to_string()))
 }

@@ -33,8 +33,6 @@ const SCALE: Subresource =
 pub(super) enum RowError {
     #[error("the schema of version {0} cannot be used: {1}")]
     Schema(String, SchemaError),
-    #[error("a rule of version {0} cannot be used: {1}")]
-    Rule(String, String),
     #[error("the definition has no served version that is stored")]
     NoStorage,
 }
@@ -53,8 +51,8 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
     for version in versions {
         described.insert(version.text("name").to_string(), version_of(version)?);
     }
-    let rules = described.get(&storage.version).map(|version: &CustomVersion| Rules::of(&version.schema));
-    let rules = rules.transpose().map_err(|why| RowError::Rule(storage.version.clone(), why))?.flatten();
+    let rules =
+        described.get(&storage.version).and_then(|version: &CustomVersion| Rules::of(&version.schema));
     let has =
         |name: &str| versions.iter().any(|v| v.get("subresources").is_some_and(|s| s.at(name).is_some()));
     let mut subresources = Vec::new();

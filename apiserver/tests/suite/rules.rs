@@ -27,7 +27,7 @@ fn rules() -> Value {
             "owner": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "owners stay"}]},
             "once": {"type": "string", "x-kubernetes-validations": [
                 {"rule": "oldSelf.hasValue() || self == 'new'", "optionalOldSelf": true, "message": "begins as new"}]},
-            "numbers": {"type": "array", "items": {"type": "integer"}, "x-kubernetes-validations": [
+            "numbers": {"type": "array", "maxItems": 90, "items": {"type": "integer"}, "x-kubernetes-validations": [
                 {"rule": "self.all(a, self.all(b, self.all(c, a + b + c >= 0)))"}]},
             "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
                 "items": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"},
@@ -77,7 +77,7 @@ async fn rules_should_not_cost_more_than_they_may() {
     define(&test, &definition(rules()), "Established", "True").await;
     let spec = |count: usize| json!({"low": 1, "high": 2, "numbers": (0..count).collect::<Vec<_>>()});
     test.post(&format!("{RANGES}?dryRun=All"), &range(spec(10))).await.expect(201);
-    let refused = test.post(&format!("{RANGES}?dryRun=All"), &range(spec(5000))).await.expect(422);
+    let refused = test.post(&format!("{RANGES}?dryRun=All"), &range(spec(90))).await.expect(422);
     assert!(causes(&refused)[0].contains("no further validation rules will be run"), "{refused}");
 }
 
@@ -131,4 +131,73 @@ async fn rules_that_cannot_be_used_should_be_refused_with_their_definition() {
         let path = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
         assert!(cause.starts_with(&format!("{path}.{field}: ")) && cause.contains(said), "{cause}");
     }
+}
+
+#[tokio::test]
+async fn rules_should_be_checked_against_schemas_before_there_is_an_object() {
+    let test = TestServer::start().await;
+    let unbounded = json!({"type": "array", "items": {"type": "string"}});
+    let path = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
+    for (property, rule, said) in [
+        (json!({"type": "integer"}), "self.b == 1", "undefined field 'b'\n | self.b == 1\n | ....^"),
+        (
+            json!({"type": "integer"}),
+            "self.a == 'x'",
+            "found no matching overload for '_==_' applied to '(int, string)'",
+        ),
+        (json!({"type": "integer"}), "self.a + 1", "cel expression must evaluate to a bool"),
+        (
+            unbounded.clone(),
+            "self.a.all(x, self.a.all(y, x == y))",
+            "estimated rule cost exceeds budget by factor of more than 100x",
+        ),
+    ] {
+        let spec = json!({"type": "object", "properties": {"a": property}, "x-kubernetes-validations": [{"rule": rule}]});
+        let refused = test.post(DEFINITIONS, &definition(spec)).await.expect(422);
+        let cause = causes(&refused).remove(0);
+        assert!(
+            cause.starts_with(&format!("{path}.x-kubernetes-validations[0].rule: ")) && cause.contains(said),
+            "{cause}"
+        );
+    }
+    let below = |rule: Value| {
+        json!({"type": "object", "properties": {"a": {"type": "array", "maxItems": 5,
+        "items": {"type": "string", "x-kubernetes-validations": [rule]}}}})
+    };
+    for (spec, field, said) in [
+        (
+            below(json!({"rule": "self == oldSelf"})),
+            "properties[a].items.x-kubernetes-validations[0].rule",
+            "uncorrelatable portion",
+        ),
+        (
+            below(json!({"rule": "true", "messageExpression": "1"})),
+            "properties[a].items.x-kubernetes-validations[0].messageExpression",
+            "must evaluate to a string",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string"}},
+            "x-kubernetes-validations": [{"rule": "true", "fieldPath": ".b"}]}),
+            "x-kubernetes-validations[0].fieldPath",
+            "must be a valid path",
+        ),
+        (
+            json!({"type": "object", "anyOf": [{"x-kubernetes-validations": [{"rule": "true"}]}]}),
+            "anyOf[0].x-kubernetes-validations",
+            "must be empty to be structural",
+        ),
+    ] {
+        let refused = test.post(DEFINITIONS, &definition(spec)).await.expect(422);
+        let causes = causes(&refused);
+        assert!(
+            causes.iter().any(|c| c.starts_with(&format!("{path}.{field}: ")) && c.contains(said)),
+            "{causes:?}"
+        );
+    }
+    // Below `allOf`, rules are about what the schema around them describes.
+    let spec = json!({"type": "object", "properties": {"low": {"type": "integer"}},
+        "allOf": [{"x-kubernetes-validations": [{"rule": "self.low > 0", "message": "too low"}]}]});
+    define(&test, &definition(spec), "Established", "True").await;
+    let refused = test.post(RANGES, &range(json!({"low": 0}))).await.expect(422);
+    assert_eq!(causes(&refused), ["spec: Invalid value: too low"]);
 }
