@@ -54,9 +54,9 @@ impl Plugins {
             Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
-            Arc::new(ValidatingPolicies::new(objects.clone(), table.clone())),
+            Arc::new(ValidatingPolicies::new(objects.clone(), table.clone(), authorizers.clone())),
         ];
-        let admission = AdmissionChain::new(plugins, objects);
+        let admission = AdmissionChain::new(plugins, objects, &authorizers);
         let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));
         let mut authenticators: Vec<Arc<dyn Authenticator>> =
             vec![Arc::new(ClientCertificate::new(&config.client_ca_pem)?), tokens.clone(), bootstrap.clone()];

@@ -1,27 +1,29 @@
-//! Expressions of webhooks and policies: the one place where admission meets the expression language.
+//! Expressions of webhooks and policies: what they may look at, of which type that is, and what they may cost.
 //!
-//! What they see are plain trees, in which every field goes by its own name. What an expression does not look at is not
-//! turned into a value; a variable of a policy is computed when the first expression that mentions it is evaluated, and
-//! one that fails is missed only by who reads it.
+//! The objects of a request can be anything to an expression; the request itself, the namespace and a policy's variables
+//! have types, by which an expression is checked when it is written. Nothing is computed that no expression reads.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use api::ServedVersion;
 use api::field::Look;
-use cel::{Environment, Expression, Type};
+use cel::{CompileError, Environment, Expression, Outcome, Type};
 use serde_json::Value;
 
 use super::described::{described, shown};
 use super::matching::Subject;
+use super::rights::Rights;
+use super::types::{namespace_shape, request_shape};
 
-/// What is on offer to every expression.
-const ALWAYS: [&str; 4] = ["object", "oldObject", "request", NAMESPACE];
+const VARIABLES: &str = "variables.";
+const AUTHORIZER: &str = "authorizer";
+const OWN_RESOURCE: &str = "authorizer.requestResource";
 pub(super) const NAMESPACE: &str = "namespaceObject";
 pub(super) const PARAMS: &str = "params";
-const VARIABLES: &str = "variables";
-/// The most that one evaluation may cost, as upstream.
+/// The most that one expression may cost, as upstream.
 const COST_MAX: u64 = 1_000_000;
 /// The most that the conditions of a webhook or policy may cost together, as upstream.
 pub(super) const BUDGET_OF_CONDITIONS: u64 = 2_500_000;
@@ -57,24 +59,43 @@ pub(super) enum Fault {
     OutOfBudget,
 }
 
-/// What expressions may look at beside what they always may.
-#[derive(Clone, Copy)]
-pub(super) struct Offered {
-    pub params: bool,
-    pub variables: bool,
+/// What expressions may look at.
+#[derive(Clone)]
+pub(super) struct Offered(Environment);
+
+impl Offered {
+    /// A request; its objects and the parameters, if there are any, are of these types.
+    pub fn new(object: Type, params: Option<Type>) -> Self {
+        let mut offered = Environment::new()
+            .with("object", object.clone())
+            .with("oldObject", object)
+            .with("request", Type::of(request_shape(), "kubernetes.AdmissionRequest"))
+            .with(NAMESPACE, Type::of(namespace_shape(), "kubernetes.Namespace"));
+        if let Some(params) = params {
+            offered = offered.with(PARAMS, params);
+        }
+        Self(offered)
+    }
+
+    /// And who may do what.
+    pub fn with_authorizer(&self) -> Self {
+        let authorizer = Type::Opaque("kubernetes.authorization.Authorizer");
+        let check = Type::Opaque("kubernetes.authorization.ResourceCheck");
+        Self(self.0.clone().with(AUTHORIZER, authorizer).with(OWN_RESOURCE, check))
+    }
 }
 
 impl Compiled {
-    /// The expression in a field of `parent`, whose fields stand behind `place`.
-    pub fn read(parent: &Value, place: &str, field: &str, offered: Offered) -> Self {
+    /// The expression in a field of `parent`, which stands at `place`, and has to be of one of these types; of any where
+    /// there are none.
+    pub fn read(parent: &Value, place: &str, field: &str, offered: &Offered, wanted: &[Type]) -> Self {
         let source = parent.text(field).to_string();
-        let mut names = ALWAYS.to_vec();
-        names.extend(offered.params.then_some(PARAMS));
-        names.extend(offered.variables.then_some(VARIABLES));
-        let environment =
-            names.into_iter().fold(Environment::new(), |environment, name| environment.with(name, Type::Dyn));
-        let expression = Expression::compile(&source, &environment);
-        let expression = expression.map_err(|error| format!("compilation failed: {error}"));
+        let expression = match Expression::compile(&source, &offered.0) {
+            Err(CompileError::Issues(issues)) => Err(format!("compilation failed: {issues}")),
+            Err(CompileError::Constant(why)) => Err(format!("program instantiation failed: {why}")),
+            Ok(expression) if wanted.is_empty() || wanted.contains(expression.output()) => Ok(expression),
+            Ok(expression) => Err(mismatch(wanted, expression.output())),
+        };
         Self { source, place: format!("{place}.{field}"), expression }
     }
 
@@ -83,12 +104,17 @@ impl Compiled {
         self.expression.as_ref().err().map(String::as_str)
     }
 
-    /// The variables that it mentions: at least those that it reads.
-    fn mentions(&self, name: &str) -> bool {
-        self.source.match_indices(name).any(|(at, _)| {
-            let before = self.source.get(..at).unwrap_or_default().trim_end();
-            before.ends_with('.') || before.ends_with('?') || before.ends_with(['"', '\''])
-        })
+    fn output(&self) -> Type {
+        self.expression.as_ref().map_or(Type::Dyn, |expression| expression.output().clone())
+    }
+}
+
+fn mismatch(wanted: &[Type], got: &Type) -> String {
+    let name = |of: &Type| if *of == Type::Null { "null_type".to_string() } else { of.to_string() };
+    let names: Vec<String> = wanted.iter().map(name).collect();
+    match names.as_slice() {
+        [one] => format!("must evaluate to {one} but got {got}"),
+        many => format!("must evaluate to one of [{}] but got {got}", many.join(" ")),
     }
 }
 
@@ -98,13 +124,22 @@ pub(super) struct Variables(Vec<(String, Compiled)>);
 
 impl Variables {
     /// Those of a policy's specification.
-    pub fn read(spec: &Value, has_params: bool) -> Self {
-        let offered = Offered { params: has_params, variables: true };
-        let read = |(index, variable): (usize, &Value)| {
+    pub fn read(spec: &Value, offered: &Offered) -> Self {
+        let mut read = Self::default();
+        for (index, variable) in spec.items("variables").iter().enumerate() {
             let place = format!("spec.variables[{index}]");
-            (variable.text("name").to_string(), Compiled::read(variable, &place, "expression", offered))
+            let compiled = Compiled::read(variable, &place, "expression", &read.offered(offered), &[]);
+            read.0.push((variable.text("name").to_string(), compiled));
+        }
+        read
+    }
+
+    /// What is on offer, and they as well.
+    pub fn offered(&self, offered: &Offered) -> Offered {
+        let add = |all: Environment, (name, variable): &(String, Compiled)| {
+            all.with(&format!("{VARIABLES}{name}"), variable.output())
         };
-        Self(spec.items("variables").iter().enumerate().map(read).collect())
+        Offered(self.0.iter().fold(offered.0.clone(), add))
     }
 
     /// Their expressions.
@@ -116,117 +151,108 @@ impl Variables {
 /// What expressions look at while one request is judged.
 pub(super) struct Inputs<'a> {
     trees: Vec<(&'static str, Cow<'a, Value>)>,
-    variables: Option<&'a Variables>,
-    computed: RefCell<HashMap<&'a str, Result<cel::Value<'static>, String>>>,
+    rights: Arc<Rights>,
 }
 
 impl<'a> Inputs<'a> {
     /// A request and its objects, in the version of the rule that matched. There is no namespace to look at yet.
-    pub fn of(subject: &Subject<'a>, version: &ServedVersion) -> Self {
+    pub fn of(subject: &Subject<'a>, version: &ServedVersion, rights: &Arc<Rights>) -> Self {
         let Subject { request, object, .. } = *subject;
-        let mut inputs = Self { trees: Vec::new(), variables: None, computed: RefCell::default() };
-        inputs.put("object", shown(request, version, object));
-        inputs.put("oldObject", shown(request, version, request.old));
-        inputs.put("request", Cow::Owned(described(request, version)));
-        inputs.with(NAMESPACE, Value::Null)
+        let trees = vec![
+            ("object", shown(request, version, object)),
+            ("oldObject", shown(request, version, request.old)),
+            ("request", Cow::Owned(described(request, version))),
+        ];
+        Self { trees, rights: rights.clone() }
     }
 
     /// And this.
     pub fn with(mut self, name: &'static str, tree: Value) -> Self {
-        self.trees.retain(|(known, _)| *known != name);
-        self.put(name, Cow::Owned(tree));
+        self.trees.push((name, Cow::Owned(tree)));
         self
-    }
-
-    fn put(&mut self, name: &'static str, tree: Cow<'a, Value>) {
-        self.trees.push((name, tree));
-    }
-
-    /// And a policy's variables, which are computed from them.
-    pub fn with_variables(self, variables: &'a Variables) -> Self {
-        Self { variables: Some(variables), ..self }
-    }
-
-    /// What an expression says; what that may cost is taken off the budget.
-    pub fn evaluate(&self, compiled: &Compiled, budget: &mut u64) -> Result<Found, Fault> {
-        let said = self.value_of(compiled, budget).map_err(|fault| match fault {
-            Fault::Failed(why) if compiled.fault().is_none() => {
-                Fault::Failed(format!("expression '{}' resulted in error: {why}", compiled.source))
-            }
-            other => other,
-        })?;
-        Ok(match said {
-            cel::Value::Bool(flag) => Found::Bool(flag),
-            cel::Value::String(text) => Found::Text(text.to_string()),
-            cel::Value::Null => Found::Null,
-            _ => Found::Other,
-        })
-    }
-
-    fn value_of<'v>(&'v self, compiled: &'v Compiled, budget: &mut u64) -> Result<cel::Value<'v>, Fault> {
-        let expression =
-            compiled.expression.as_ref().map_err(|why| Fault::Failed(format!("compilation error: {why}")))?;
-        let variables =
-            expression.uses(VARIABLES).then(|| self.variables_for(compiled, budget)).transpose()?;
-        let seen = |name: &str| match name {
-            VARIABLES => variables.clone().map(Ok),
-            _ => {
-                let (_, tree) = self.trees.iter().find(|(known, _)| *known == name)?;
-                Some(Ok(cel::Value::of_json(tree)))
-            }
-        };
-        let evaluated = expression.evaluate(&seen, COST_MAX);
-        *budget = budget.checked_sub(evaluated.cost).ok_or(Fault::OutOfBudget)?;
-        evaluated.outcome.map_err(|fault| match fault {
-            cel::Fault::Exceeded => Fault::OutOfBudget,
-            other => Fault::Failed(self.cause(compiled, other.to_string())),
-        })
-    }
-
-    /// The variables that an expression mentions, and what those need.
-    fn variables_for(&self, compiled: &Compiled, budget: &mut u64) -> Result<cel::Value<'static>, Fault> {
-        let mut known_by_name = Vec::new();
-        for (name, variable) in self.mentioned(compiled) {
-            let known = self.computed.borrow().get(name).cloned();
-            let value = match known {
-                Some(value) => value,
-                None => {
-                    let value = match self.value_of(variable, budget) {
-                        Err(Fault::OutOfBudget) => return Err(Fault::OutOfBudget),
-                        other => other.and_then(owned).map_err(|fault| fault.to_string()),
-                    };
-                    self.computed.borrow_mut().insert(name, value.clone());
-                    value
-                }
-            };
-            if let Ok(value) = value {
-                known_by_name.push((name, value));
-            }
-        }
-        Ok(cel::Value::fields(known_by_name))
-    }
-
-    /// The variables that an expression mentions; to a variable, only those before it exist.
-    fn mentioned(&self, compiled: &Compiled) -> Vec<(&'a str, &'a Compiled)> {
-        let all = self.variables.map_or(&[][..], |variables| &variables.0);
-        let earlier = all.iter().take_while(|(_, variable)| !std::ptr::eq(variable, compiled));
-        let mentioned = earlier.filter(|(name, _)| compiled.mentions(name));
-        mentioned.map(|(name, variable)| (name.as_str(), variable)).collect()
-    }
-
-    /// Why an expression failed: because a variable that it reads did, if one did.
-    fn cause(&self, compiled: &Compiled, why: String) -> String {
-        let computed = self.computed.borrow();
-        let failed =
-            |(name, _): (&'a str, _)| computed.get(name)?.as_ref().err().map(|why| (name, why.clone()));
-        self.mentioned(compiled)
-            .into_iter()
-            .find_map(failed)
-            .map_or(why, |(name, why)| format!("composited variable {name:?} fails to evaluate: {why}"))
     }
 }
 
-/// A value that stays when what it was computed from does not.
-fn owned(value: cel::Value<'_>) -> Result<cel::Value<'static>, Fault> {
-    value.into_owned().map_err(|fault| Fault::Failed(fault.to_string()))
+/// The evaluation of expressions that share a budget.
+pub(super) struct Evaluation<'v> {
+    inputs: &'v Inputs<'v>,
+    variables: &'v [(String, Compiled)],
+    computed: RefCell<HashMap<&'v str, Outcome<'v>>>,
+    budget: Cell<u64>,
+}
+
+impl<'v> Evaluation<'v> {
+    pub fn new(inputs: &'v Inputs<'_>, variables: Option<&'v Variables>, budget: u64) -> Self {
+        let variables = variables.map_or(&[][..], |variables| &variables.0);
+        Self { inputs, variables, computed: RefCell::default(), budget: Cell::new(budget) }
+    }
+
+    /// What an expression says.
+    pub fn of(&self, compiled: &'v Compiled) -> Result<Found, Fault> {
+        let expression = match &compiled.expression {
+            Ok(expression) => expression,
+            Err(why) => return Err(Fault::Failed(format!("compilation error: {why}"))),
+        };
+        let outcome = self.outcome(expression);
+        if self.budget.get() == 0 {
+            return Err(Fault::OutOfBudget);
+        }
+        match outcome {
+            Ok(cel::Value::Bool(flag)) => Ok(Found::Bool(flag)),
+            Ok(cel::Value::Null) => Ok(Found::Null),
+            Ok(other) => Ok(other.as_str().map_or(Found::Other, |text| Found::Text(text.to_string()))),
+            Err(fault) => {
+                Err(Fault::Failed(format!("expression '{}' resulted in error: {fault}", compiled.source)))
+            }
+        }
+    }
+
+    /// What comes of an expression; what it has cost is taken off the budget, of which nothing is left when it was not
+    /// enough.
+    fn outcome(&self, expression: &'v Expression) -> Outcome<'v> {
+        let evaluated = expression.evaluate(&|name| self.look(name), COST_MAX.min(self.budget.get()));
+        self.budget.set(self.budget.get().saturating_sub(evaluated.cost));
+        evaluated.outcome
+    }
+
+    fn look(&self, name: &str) -> Option<Outcome<'v>> {
+        if let Some(name) = name.strip_prefix(VARIABLES) {
+            return self.variable(name);
+        }
+        let rights = &self.inputs.rights;
+        let tree = match name {
+            AUTHORIZER => return Some(Ok(rights.clone().authorizer(None))),
+            OWN_RESOURCE => {
+                let request = self.tree("request");
+                return Some(Ok(rights.clone().authorizer(request)));
+            }
+            name => self.tree(name),
+        };
+        match (name, tree.unwrap_or(&Value::Null)) {
+            (_, Value::Null) => Some(Ok(cel::Value::Null)),
+            ("request", tree) => Some(cel::Value::view(tree, request_shape())),
+            (NAMESPACE, tree) => Some(cel::Value::view(tree, namespace_shape())),
+            (_, tree) => Some(Ok(cel::Value::of_json(tree))),
+        }
+    }
+
+    fn tree(&self, name: &str) -> Option<&'v Value> {
+        self.inputs.trees.iter().find(|(known, _)| *known == name).map(|(_, tree)| &**tree)
+    }
+
+    fn variable(&self, name: &str) -> Option<Outcome<'v>> {
+        if let Some(known) = self.computed.borrow().get(name) {
+            return Some(known.clone());
+        }
+        let (name, compiled) = self.variables.iter().find(|(known, _)| known == name)?;
+        let outcome = match &compiled.expression {
+            Err(why) => Err(format!("composited variable {name:?} fails to compile: {why}")),
+            Ok(expression) => self
+                .outcome(expression)
+                .map_err(|fault| format!("composited variable {name:?} fails to evaluate: {fault}")),
+        };
+        let outcome = outcome.map_err(cel::Fault::Failed);
+        self.computed.borrow_mut().insert(name, outcome.clone());
+        Some(outcome)
+    }
 }

@@ -2,10 +2,11 @@
 
 use api::FieldError;
 use api::field::{Errors, Look, Path, PathExt};
+use cel::Type;
 use serde_json::Value;
 
 use super::conditions::Conditions;
-use super::expressions::Compiled;
+use super::expressions::{Compiled, Offered};
 use super::{policy, webhook};
 
 /// The expressions of an object of a row that do not compile; none where they have not changed.
@@ -14,12 +15,10 @@ pub(crate) fn faults(row: &str, new: &Value, live: Option<&Value>) -> Vec<FieldE
     match row {
         policy::POLICIES if is_changed("spec") => of(policy::Policy::read(new).expressions()),
         webhook::MUTATING | webhook::VALIDATING if is_changed("webhooks") => {
+            let offered = Offered::new(Type::Dyn, None).with_authorizer();
+            let read = |(index, hook)| Conditions::read(hook, &format!("webhooks[{index}]."), &offered);
             let hooks = new.items("webhooks").iter().enumerate();
-            hooks
-                .flat_map(|(index, hook)| {
-                    of(Conditions::read(hook, &format!("webhooks[{index}]."), false).expressions())
-                })
-                .collect()
+            hooks.flat_map(|hook| of(read(hook).expressions())).collect()
         }
         _ => Vec::new(),
     }

@@ -19,10 +19,12 @@ mod node_restriction;
 pub mod pod_security;
 mod policy;
 mod priority;
+mod rights;
 mod runtime_class;
 mod service_account;
 mod storage_class;
 mod tolerations;
+mod types;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -51,6 +53,7 @@ pub use tolerations::{DefaultTolerations, NotReadyTaint};
 
 use self::webhook::Webhooks;
 use crate::auth::{MASTERS, UserInfo};
+use crate::authz::AuthorizerChain;
 use crate::objects::Objects;
 use crate::pipeline::Options;
 
@@ -145,11 +148,11 @@ pub struct AdmissionChain {
 
 impl AdmissionChain {
     /// A chain; webhooks are looked up in the cache.
-    pub fn new(plugins: Vec<Arc<dyn Admission>>, objects: &Objects) -> Self {
+    pub fn new(plugins: Vec<Arc<dyn Admission>>, objects: &Objects, authorizers: &AuthorizerChain) -> Self {
         Self {
             plugins: plugins.into(),
-            mutating: Arc::new(Webhooks::mutating(objects.clone())),
-            validating: Arc::new(Webhooks::validating(objects.clone())),
+            mutating: Arc::new(Webhooks::mutating(objects, authorizers)),
+            validating: Arc::new(Webhooks::validating(objects, authorizers)),
         }
     }
 

@@ -218,7 +218,7 @@ impl Core {
             }
         }
         if target.row_name == crate::admission::POLICIES && endpoint == Endpoint::Object {
-            crate::admission::tell_status(new);
+            crate::admission::tell_status(&self.table(), new);
         }
         Ok(crate::service::allocate(&self.objects, &self.config, &target.row, new, live)?)
     }

@@ -101,7 +101,7 @@ async fn policies_say_what_they_have_to_say() {
         ),
         // An expression for the message that fails, or says nothing, gives way to the message.
         (
-            json!({"validations": [{"expression": fail, "message": "m", "messageExpression": "object.data.none"}]}),
+            json!({"validations": [{"expression": fail, "message": "m", "messageExpression": "'x' + object.data.none"}]}),
             422,
             "m",
         ),
@@ -549,7 +549,7 @@ async fn bindings_refuse_warn_and_audit() {
     assert_eq!((told["annotations"].get("p/nothing"), told["annotations"].get("p/empty")), (None, None));
     // An annotation that is no text is refused, whatever the binding's actions are.
     lift(&cluster, "p").await;
-    let broken = json!({"auditAnnotations": [{"key": "k", "valueExpression": "object.data.none"}]});
+    let broken = json!({"auditAnnotations": [{"key": "k", "valueExpression": "'x' + object.data.none"}]});
     make_policy(&cluster, "p", &broken).await.expect(201);
     bind(&cluster, "p", json!({"validationActions": ["Audit"]})).await;
     tried(&cluster, json!({})).await.expect(422);
@@ -589,6 +589,16 @@ async fn expressions_that_cannot_be_used_are_refused_when_they_are_written() {
             json!({"auditAnnotations": [{"key": "k", "valueExpression": "1 +"}]}),
             "spec.auditAnnotations[0].valueExpression",
         ),
+        // What is known of the request and of variables has types.
+        (validation("request.nothing == ''"), "spec.validations[0].expression"),
+        (
+            json!({"variables": [{"name": "v", "expression": "'a'"}], "validations": [{"expression": "variables.v > 1"}]}),
+            "spec.validations[0].expression",
+        ),
+        (
+            json!({"validations": [{"expression": "true", "messageExpression": "authorizer.path('/x').check('get').reason()"}]}),
+            "spec.validations[0].messageExpression",
+        ),
     ] {
         let answer = make_policy(&cluster, "p", &spec).await.expect(422);
         let cause = &answer["details"]["causes"][0];
@@ -599,7 +609,142 @@ async fn expressions_that_cannot_be_used_are_refused_when_they_are_written() {
         );
         assert!(cause["message"].as_str().unwrap().contains("compilation failed: "), "{cause}");
     }
+    for (spec, field, told) in [
+        (validation("object.data.a"), "spec.validations[0].expression", "must evaluate to bool but got dyn"),
+        (validation("'yes'"), "spec.validations[0].expression", "must evaluate to bool but got string"),
+        (
+            json!({"validations": [{"expression": "true", "messageExpression": "1"}]}),
+            "spec.validations[0].messageExpression",
+            "must evaluate to string but got int",
+        ),
+        (
+            json!({"auditAnnotations": [{"key": "k", "valueExpression": "1"}]}),
+            "spec.auditAnnotations[0].valueExpression",
+            "must evaluate to one of [string null_type] but got int",
+        ),
+    ] {
+        let answer = make_policy(&cluster, "p", &spec).await.expect(422);
+        let cause = &answer["details"]["causes"][0];
+        assert_eq!(cause["field"], field, "{answer}");
+        assert!(cause["message"].as_str().unwrap().ends_with(told), "{cause}");
+    }
     // What is stored stays writable.
     let warned = make_policy(&cluster, "p", &validation("true")).await;
     assert_eq!((warned.code, warned.warnings), (201, Vec::new()));
+}
+
+#[tokio::test]
+async fn expressions_ask_who_may_do_what() {
+    let cluster = Cluster::start().await;
+    let may = |what: &str, verb: &str| format!("authorizer{what}.check('{verb}').allowed()");
+    let maps = ".group('').resource('configmaps').namespace('default')";
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get"]}]);
+    cluster.cluster_role("maps", json!({}), rules).await;
+    cluster.bind("default", "maps", "user:vera").await;
+    cluster.bind("default", "maps", "account:team:robot").await;
+    cluster.namespace("team").await;
+    for (expression, code) in [
+        (may(maps, "get"), 201),
+        (may(maps, "delete"), 422),
+        (may(&format!("{maps}.name('m').subresource('x')"), "get"), 422),
+        (may(".requestResource", "create"), 201),
+        (may(".requestResource", "delete"), 422),
+        (may(".path('/nothing')", "get"), 422),
+        (may(&format!(".serviceAccount('team', 'robot'){maps}"), "get"), 201),
+        (may(&format!(".serviceAccount('team', 'stranger'){maps}"), "get"), 422),
+        // What the answer to one question leads to is asked as well.
+        (format!("{} && !({})", may(maps, "get"), may(maps, "delete")), 201),
+        (format!("authorizer{maps}.check('get').reason() != ''"), 201),
+    ] {
+        enforce(&cluster, "p", validation(&expression)).await;
+        let answer =
+            cluster.user("vera", &[]).post(&format!("{MAPS}?dryRun=All"), &map("m", json!({}))).await;
+        assert_eq!(answer.code, code, "{expression}: {}", answer.body);
+        lift(&cluster, "p").await;
+    }
+    // Rights that are given while a policy is in force count for the next request.
+    let spec = json!({"matchConditions": [{"name": "c", "expression": format!("!{}", may(maps, "delete"))}], "validations": [{"expression": "false"}]});
+    enforce(&cluster, "p", spec).await;
+    let vera = cluster.user("vera", &[]);
+    vera.post(&format!("{MAPS}?dryRun=All"), &map("m", json!({}))).await.expect(422);
+    cluster.bind("default", "admin", "user:vera").await;
+    vera.post(&format!("{MAPS}?dryRun=All"), &map("m", json!({}))).await.expect(201);
+}
+
+#[tokio::test]
+async fn expressions_end_when_they_cost_too_much() {
+    let cluster = Cluster::start().await;
+    let data = json!({"long": "v".repeat(900_000)});
+    let once = "!object.data.long.contains('z')";
+    let often = [once; 12].join(" && ");
+    let budget =
+        "validation failed due to running out of cost budget, no further validation rules will be run";
+    for (expressions, told) in [
+        (vec![once; 2], None),
+        (vec![&*often], Some("operation cancelled: actual cost limit exceeded")),
+        (vec![once; 150], Some(budget)),
+    ] {
+        let validations: Vec<Value> = expressions.iter().map(|text| json!({"expression": text})).collect();
+        for lenient in [false, true] {
+            let policy = if lenient { "Ignore" } else { "Fail" };
+            enforce(&cluster, "p", json!({"validations": validations, "failurePolicy": policy})).await;
+            let answer = tried(&cluster, data.clone()).await;
+            match told.filter(|_| !lenient) {
+                None => drop(answer.expect(201)),
+                Some(told) => {
+                    let message = answer.expect(422)["message"].as_str().unwrap().to_string();
+                    assert!(message.ends_with(told), "{message}");
+                }
+            }
+            lift(&cluster, "p").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_status_tells_what_does_not_go_together() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let deployments = json!({"resourceRules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments", "daemonsets"]}]});
+    let checked = async |spec: Value| {
+        let made = make_policy(&cluster, "p", &with(json!({"matchConstraints": deployments}), &spec))
+            .await
+            .expect(201);
+        admin.delete(&format!("{ADMISSION}/validatingadmissionpolicies/p")).await.expect(200);
+        assert_eq!(made["status"]["observedGeneration"], 1, "{made}");
+        made["status"]["typeChecking"].clone()
+    };
+    assert_eq!(
+        checked(validation(
+            "object.metadata.name == 'a' && object.spec.template.spec.containers.all(c, c.image != '')"
+        ))
+        .await,
+        json!({})
+    );
+    let warned = checked(json!({"validations": [{"expression": "object.spec.replicas > '1'", "messageExpression": "'got ' + object.metadata.generation"}]})).await;
+    let warnings = warned["expressionWarnings"].as_array().unwrap();
+    let fields: Vec<&str> = warnings.iter().map(|w| w["fieldRef"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["spec.validations[0].expression", "spec.validations[0].messageExpression"]);
+    for (index, told) in [
+        (
+            0,
+            "apps/v1, Kind=Deployment: compilation failed: ERROR: <input>:1:22: found no matching overload for '_>_' applied to '(int, string)'",
+        ),
+        (0, "apps/v1, Kind=DaemonSet: compilation failed: ERROR: <input>:1:12: undefined field 'replicas'"),
+        (1, "found no matching overload for '_+_' applied to '(string, int)'"),
+    ] {
+        let warning = warnings[index]["warning"].as_str().unwrap();
+        assert!(warning.contains(told), "{warning}");
+    }
+    // A change of the specification is checked anew.
+    make_policy(
+        &cluster,
+        "p",
+        &with(json!({"matchConstraints": deployments}), &validation("object.spec.none == 1")),
+    )
+    .await
+    .expect(201);
+    let path = format!("{ADMISSION}/validatingadmissionpolicies/p");
+    let changed = admin.merge(&path, &json!({"spec": validation("true")})).await.expect(200);
+    assert_eq!(changed["status"], json!({"observedGeneration": 2, "typeChecking": {}}));
 }

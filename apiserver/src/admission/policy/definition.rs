@@ -4,10 +4,11 @@ use std::fmt;
 
 use api::ServedVersion;
 use api::field::Look;
+use cel::Type;
 use serde_json::Value;
 
 use crate::admission::conditions::Conditions;
-use crate::admission::expressions::{BUDGET, Compiled, Fault, Found, Inputs, Offered, Variables};
+use crate::admission::expressions::{BUDGET, Compiled, Evaluation, Fault, Found, Inputs, Offered, Variables};
 use crate::admission::matching::Matching;
 
 /// Messages that are longer give way to the next best one.
@@ -61,53 +62,62 @@ pub(super) struct Failure {
 
 impl Policy {
     pub fn read(policy: &Value) -> Self {
+        Self::read_as(policy, Type::Dyn, Type::Dyn)
+    }
+
+    /// The policy for objects of one type and parameters of another.
+    pub(super) fn read_as(policy: &Value, object: Type, params: Type) -> Self {
         let spec = policy.get("spec").unwrap_or(&Value::Null);
         let parameter = spec.at("paramKind").map(ParameterKind::read);
-        let has_params = parameter.is_some();
-        let offered = Offered { params: has_params, variables: true };
+        let request = Offered::new(object, parameter.is_some().then_some(params));
+        let conditional = request.with_authorizer();
+        let variables = Variables::read(spec, &conditional);
+        let (offered, told) = (variables.offered(&conditional), variables.offered(&request));
         let validation = |(index, said): (usize, &Value)| {
             let place = format!("spec.validations[{index}]");
             let message_expression = Some(said).filter(|said| !said.text("messageExpression").is_empty());
             Validation {
-                expression: Compiled::read(said, &place, "expression", offered),
+                expression: Compiled::read(said, &place, "expression", &offered, &[Type::Bool]),
                 message: said.text("message").trim().to_string(),
                 message_expression: message_expression
-                    .map(|said| Compiled::read(said, &place, "messageExpression", offered)),
+                    .map(|said| Compiled::read(said, &place, "messageExpression", &told, &[Type::String])),
                 reason: said.text("reason").to_string(),
             }
         };
         let annotation = |(index, said): (usize, &Value)| {
             let place = format!("spec.auditAnnotations[{index}]");
-            (said.text("key").to_string(), Compiled::read(said, &place, "valueExpression", offered))
+            let wanted = [Type::String, Type::Null];
+            let value = Compiled::read(said, &place, "valueExpression", &offered, &wanted);
+            (said.text("key").to_string(), value)
         };
         Self {
             name: api::object::name(policy).to_string(),
             matching: Matching::of_policy(spec.get("matchConstraints").unwrap_or(&Value::Null)),
             is_lenient: spec.text("failurePolicy") == "Ignore",
-            conditions: Conditions::read(spec, "spec.", has_params),
-            variables: Variables::read(spec, has_params),
+            conditions: Conditions::read(spec, "spec.", &conditional),
             validations: spec.items("validations").iter().enumerate().map(validation).collect(),
             annotations: spec.items("auditAnnotations").iter().enumerate().map(annotation).collect(),
+            variables,
             parameter,
         }
     }
 
     /// All its expressions.
     pub fn expressions(&self) -> impl Iterator<Item = &Compiled> {
+        let conditional = self.conditions.expressions().chain(self.variables.expressions());
+        conditional.chain(self.validated()).chain(self.annotations.iter().map(|(_, value)| value))
+    }
+
+    /// Those of its validations.
+    pub(super) fn validated(&self) -> impl Iterator<Item = &Compiled> {
         let validations = self.validations.iter();
-        let validations =
-            validations.flat_map(|v| std::iter::once(&v.expression).chain(&v.message_expression));
-        self.conditions
-            .expressions()
-            .chain(self.variables.expressions())
-            .chain(validations)
-            .chain(self.annotations.iter().map(|(_, value)| value))
+        validations.flat_map(|v| std::iter::once(&v.expression).chain(&v.message_expression))
     }
 
     /// What it says of a request.
-    pub(super) fn judge<'a>(&'a self, inputs: Inputs<'a>) -> Judgement {
+    pub(super) fn judge(&self, inputs: &Inputs<'_>) -> Judgement {
         let mut judgement = Judgement::default();
-        match self.conditions.hold(&inputs) {
+        match self.conditions.hold(inputs) {
             Ok(true) => {}
             Ok(false) => return judgement,
             Err(why) => {
@@ -115,14 +125,13 @@ impl Policy {
                 return judgement;
             }
         }
-        let inputs = inputs.with_variables(&self.variables);
-        let mut budget = BUDGET;
+        let evaluation = Evaluation::new(inputs, Some(&self.variables), BUDGET);
         for (index, validation) in self.validations.iter().enumerate() {
-            match inputs.evaluate(&validation.expression, &mut budget) {
+            match evaluation.of(&validation.expression) {
                 Ok(Found::Bool(true)) => {}
                 Ok(_) => judgement.failures.push(Failure {
                     index,
-                    message: validation.message(&inputs, &mut budget),
+                    message: validation.message(&evaluation),
                     reason: validation.reason.clone(),
                 }),
                 Err(fault @ Fault::OutOfBudget) => {
@@ -134,7 +143,7 @@ impl Policy {
                 Err(fault) => self.failed(&mut judgement, index, fault.to_string()),
             }
         }
-        self.annotate(&inputs, &mut judgement);
+        self.annotate(inputs, &mut judgement);
         judgement
     }
 
@@ -145,17 +154,13 @@ impl Policy {
     }
 
     fn annotate(&self, inputs: &Inputs<'_>, judgement: &mut Judgement) {
-        let mut budget = BUDGET;
+        let evaluation = Evaluation::new(inputs, Some(&self.variables), BUDGET);
         for (key, expression) in &self.annotations {
-            match inputs.evaluate(expression, &mut budget) {
+            match evaluation.of(expression) {
                 Ok(Found::Text(text)) if !text.trim().is_empty() => {
                     judgement.annotations.push((key.clone(), text.trim().to_string()));
                 }
-                Ok(Found::Text(_) | Found::Null) => {}
-                Ok(Found::Bool(_) | Found::Other) => judgement.errors.push(format!(
-                    "valueExpression '{}' resulted in unsupported return type. Return type must be either string or null.",
-                    expression.source
-                )),
+                Ok(_) => {}
                 Err(fault) if !self.is_lenient => judgement.errors.push(fault.to_string()),
                 Err(_) => {}
             }
@@ -165,8 +170,8 @@ impl Policy {
 
 impl Validation {
     /// What the user is told: what the expression for it says, the message, or the expression itself.
-    fn message(&self, inputs: &Inputs<'_>, budget: &mut u64) -> String {
-        let computed = self.message_expression.as_ref().and_then(|it| inputs.evaluate(it, budget).ok());
+    fn message<'v>(&'v self, evaluation: &Evaluation<'v>) -> String {
+        let computed = self.message_expression.as_ref().and_then(|it| evaluation.of(it).ok());
         let is_fit =
             |text: &&str| !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n');
         if let Some(Found::Text(text)) = &computed
@@ -182,7 +187,7 @@ impl Validation {
 }
 
 impl ParameterKind {
-    fn read(kind: &Value) -> Self {
+    pub fn read(kind: &Value) -> Self {
         let api_version = kind.text("apiVersion");
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let version = ServedVersion { group: group.to_string(), version: version.to_string() };

@@ -28,7 +28,9 @@ pub(crate) use self::status::tell_status;
 use super::expressions::{Inputs, NAMESPACE, PARAMS};
 use super::kept::Kept;
 use super::matching::{NamespaceOf, Subject};
+use super::rights::Rights;
 use super::{Admission, AdmissionRequest};
+use crate::authz::AuthorizerChain;
 use crate::objects::Objects;
 
 pub(crate) const POLICIES: &str = "admissionregistration.k8s.io/validatingadmissionpolicies";
@@ -38,39 +40,49 @@ const BINDINGS: &str = "admissionregistration.k8s.io/validatingadmissionpolicybi
 pub struct ValidatingPolicies {
     objects: Objects,
     table: Arc<RwLock<Arc<ResourceTable>>>,
+    authorizers: AuthorizerChain,
     policies: Kept<Policy>,
     bindings: Kept<Binding>,
 }
 
 impl ValidatingPolicies {
-    /// Looks policies, bindings and parameters up in the cache; the table knows the kinds of parameters.
-    pub fn new(objects: Objects, table: Arc<RwLock<Arc<ResourceTable>>>) -> Self {
+    /// Looks policies, bindings and parameters up in the cache; the table knows the kinds of parameters, the authorizers
+    /// what `authorizer` says.
+    pub fn new(
+        objects: Objects,
+        table: Arc<RwLock<Arc<ResourceTable>>>,
+        authorizers: AuthorizerChain,
+    ) -> Self {
         Self {
             policies: Kept::new(objects.clone(), POLICIES, Policy::read),
             bindings: Kept::new(objects.clone(), BINDINGS, Binding::read),
             objects,
             table,
+            authorizers,
         }
     }
 
     /// Adds what a policy finds that covers the request in a version.
-    fn examine(
+    async fn examine(
         &self,
         policy: &Policy,
         bindings: &[Arc<Binding>],
         subject: &Subject<'_>,
-        version: &ServedVersion,
+        (version, rights): (&ServedVersion, &Arc<Rights>),
         findings: &mut Findings,
     ) {
-        let mut own = bindings.iter().filter(|binding| binding.policy == policy.name).peekable();
-        if own.peek().is_none() {
+        let own: Vec<_> = bindings.iter().filter(|binding| binding.policy == policy.name).collect();
+        if own.is_empty() {
             return;
         }
         let kind = match policy.parameter.as_ref().map(|kind| self.row_of(kind)).transpose() {
             Ok(row) => policy.parameter.as_ref().zip(row),
             Err(why) => return findings.misconfigured(policy, None, &why),
         };
-        for binding in own.filter(|binding| binding.covers(subject)) {
+        for binding in own {
+            if !binding.covers(subject) {
+                continue;
+            }
             let parameters = match (&kind, &binding.parameters) {
                 (Some((kind, row)), Some(parameters)) => {
                     let found = parameters.find(&self.objects, row, &kind.version, subject.request.namespace);
@@ -78,11 +90,20 @@ impl ValidatingPolicies {
                 }
                 _ => Ok(vec![None]),
             };
-            match parameters {
-                Ok(parameters) => parameters.into_iter().for_each(|parameter| {
-                    findings.add(binding, policy.judge(inputs(subject, version, parameter)));
-                }),
-                Err(why) => findings.misconfigured(policy, Some(binding), &why),
+            let parameters: Vec<Option<Value>> = match parameters {
+                Ok(parameters) => parameters,
+                Err(why) => {
+                    findings.misconfigured(policy, Some(binding), &why);
+                    continue;
+                }
+            };
+            for parameter in parameters {
+                let inputs = Inputs::of(subject, version, rights).with(PARAMS, parameter.unwrap_or_default());
+                let inputs =
+                    inputs.with(NAMESPACE, subject.namespace.get().map(without_owners).unwrap_or_default());
+                let user = subject.request.user;
+                let judgement = rights.settled(&self.authorizers, user, || policy.judge(&inputs)).await;
+                findings.add(binding, judgement);
             }
         }
         findings.publish(&policy.name, subject.request);
@@ -93,12 +114,6 @@ impl ValidatingPolicies {
         let row = self.table.read().kind(group, version, &kind.kind).cloned();
         row.ok_or_else(|| format!("failed to find resource referenced by paramKind: '{kind}'"))
     }
-}
-
-/// What the expressions of a policy see. Without a parameter, `params` is null.
-fn inputs<'a>(subject: &Subject<'a>, version: &ServedVersion, parameter: Option<Value>) -> Inputs<'a> {
-    let namespace = subject.namespace.get().map(without_owners).unwrap_or_default();
-    Inputs::of(subject, version).with(NAMESPACE, namespace).with(PARAMS, parameter.unwrap_or_default())
 }
 
 /// A namespace as expressions see it.
@@ -120,10 +135,11 @@ impl Admission for ValidatingPolicies {
         }
         let bindings = self.bindings.all();
         let subject = Subject { request, object, namespace: &NamespaceOf::new(&self.objects, request) };
+        let rights = Arc::<Rights>::default();
         let mut findings = Findings::default();
         for policy in policies.iter() {
             if let Some(version) = policy.matching.version(&subject) {
-                self.examine(policy, &bindings, &subject, &version, &mut findings);
+                self.examine(policy, &bindings, &subject, (&version, &rights), &mut findings).await;
             }
         }
         findings.conclude(request)

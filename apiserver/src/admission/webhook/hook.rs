@@ -5,9 +5,11 @@ use std::time::Duration;
 use api::field::Look;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cel::Type;
 use serde_json::Value;
 
 use crate::admission::conditions::Conditions;
+use crate::admission::expressions::Offered;
 use crate::admission::matching::Matching;
 use crate::http::outgoing::Outgoing;
 
@@ -56,7 +58,7 @@ impl Hook {
             name: hook.text("name").to_string(),
             configuration: configuration.to_string(),
             matching: Matching::of_webhook(hook),
-            conditions: Conditions::read(hook, "", false),
+            conditions: Conditions::read(hook, "", &Offered::new(Type::Dyn, None).with_authorizer()),
             is_optional: hook.text("failurePolicy") == "Ignore",
             is_reinvoked: hook.text("reinvocationPolicy") == "IfNeeded",
             is_harmless: ["None", "NoneOnDryRun"].contains(&hook.text("sideEffects")),

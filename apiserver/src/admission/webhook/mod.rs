@@ -26,6 +26,8 @@ use super::described::shown;
 use super::expressions::Inputs;
 use super::kept::Kept;
 use super::matching::{NamespaceOf, Subject};
+use super::rights::Rights;
+use crate::authz::AuthorizerChain;
 use crate::objects::Objects;
 use crate::pipeline::schema_of;
 use crate::subresource::scale;
@@ -37,6 +39,7 @@ pub(super) const VALIDATING: &str = "admissionregistration.k8s.io/validatingwebh
 /// The webhooks of one of the two kinds.
 pub(super) struct Webhooks {
     objects: Objects,
+    authorizers: AuthorizerChain,
     may_patch: bool,
     /// Those of every configuration.
     hooks: Kept<Vec<Hook>>,
@@ -74,12 +77,17 @@ enum Refused {
 }
 
 impl Webhooks {
-    pub fn mutating(objects: Objects) -> Self {
-        Self { hooks: Kept::new(objects.clone(), MUTATING, Hook::read_all), objects, may_patch: true }
+    pub fn mutating(objects: &Objects, authorizers: &AuthorizerChain) -> Self {
+        Self::new(objects, authorizers, MUTATING, true)
     }
 
-    pub fn validating(objects: Objects) -> Self {
-        Self { hooks: Kept::new(objects.clone(), VALIDATING, Hook::read_all), objects, may_patch: false }
+    pub fn validating(objects: &Objects, authorizers: &AuthorizerChain) -> Self {
+        Self::new(objects, authorizers, VALIDATING, false)
+    }
+
+    fn new(objects: &Objects, authorizers: &AuthorizerChain, row: &'static str, may_patch: bool) -> Self {
+        let hooks = Kept::new(objects.clone(), row, Hook::read_all);
+        Self { objects: objects.clone(), authorizers: authorizers.clone(), may_patch, hooks }
     }
 
     /// Those that may have something to say, in the order of their configurations' names.
@@ -103,7 +111,7 @@ impl Webhooks {
                 continue;
             }
             let subject = Subject { request, object: Some(object), namespace: &namespace };
-            let Some(version) = concerns(hook, &subject)? else { continue };
+            let Some(version) = self.concerns(hook, &subject).await? else { continue };
             let Some(verdict) = self.verdict(hook, request, Some(object), &version).await? else { continue };
             if let Some(patch) = &verdict.patch {
                 let before = object.clone();
@@ -130,7 +138,7 @@ impl Webhooks {
         let subject = Subject { request, object, namespace: &NamespaceOf::new(&self.objects, request) };
         let hooks = configurations.iter().flat_map(|hooks| hooks.iter());
         let asked = hooks.map(|hook| async move {
-            let Some(version) = concerns(hook, &subject)? else { return Ok(()) };
+            let Some(version) = self.concerns(hook, &subject).await? else { return Ok(()) };
             match self.verdict(hook, request, object, &version).await? {
                 Some(Verdict { patch: Some(_), .. }) => Err(ApiError::internal(format!(
                     "Internal error occurred: admission webhook {:?} attempted to modify the object, which is not supported for this operation",
@@ -140,6 +148,23 @@ impl Webhooks {
             }
         });
         join_all(asked).await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
+    /// The version in which a webhook wants to see the object; `None` when the request is none of its business.
+    /// Conditions that cannot be evaluated refuse the request or leave the webhook out, as its failure policy says.
+    async fn concerns(&self, hook: &Hook, subject: &Subject<'_>) -> Result<Option<ServedVersion>, ApiError> {
+        let Some(version) = hook.matching.version(subject) else { return Ok(None) };
+        if hook.conditions.is_empty() {
+            return Ok(Some(version));
+        }
+        let rights = Arc::<Rights>::default();
+        let inputs = Inputs::of(subject, &version, &rights);
+        let user = subject.request.user;
+        match rights.settled(&self.authorizers, user, || hook.conditions.hold(&inputs)).await {
+            Ok(hold) => Ok(hold.then_some(version)),
+            Err(_) if hook.is_optional => Ok(None),
+            Err(why) => Err(subject.request.forbidden(&why)),
+        }
     }
 
     /// What a webhook says; `None` when it cannot be asked and need not be.
@@ -196,20 +221,6 @@ impl Webhooks {
         let question = review::question(&uid, reviews, request, object, version);
         let answer = call::ask(&self.objects, hook, &question).await.map_err(Refused::Failed)?;
         review::verdict(&hook.name, &uid, reviews, self.may_patch, &answer).map_err(Refused::Failed)
-    }
-}
-
-/// The version in which a webhook wants to see the object; `None` when the request is none of its business. Conditions
-/// that cannot be evaluated refuse the request or leave the webhook out, as its failure policy says.
-fn concerns(hook: &Hook, subject: &Subject<'_>) -> Result<Option<ServedVersion>, ApiError> {
-    let Some(version) = hook.matching.version(subject) else { return Ok(None) };
-    if hook.conditions.is_empty() {
-        return Ok(Some(version));
-    }
-    match hook.conditions.hold(&Inputs::of(subject, &version)) {
-        Ok(hold) => Ok(hold.then_some(version)),
-        Err(_) if hook.is_optional => Ok(None),
-        Err(why) => Err(subject.request.forbidden(&why)),
     }
 }
 
