@@ -32,6 +32,10 @@ use clap::Parser;
 use cli::{Cli, Command};
 use roles::Ended;
 
+/// docs/decisions/0010 has the figures of it and of others.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Small, because what the system does is wait: bounded stacks and allocator arenas instead of one set per core.
 const WORKER_THREADS: usize = 2;
 

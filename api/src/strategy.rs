@@ -88,7 +88,8 @@ pub trait Strategy: Send + Sync {
 
     /// Every field that field selectors may name beyond `metadata.name` and `metadata.namespace`, with the object's
     /// values. All of them are there for any object, `Value::Null` included, so that the pipeline can tell an
-    /// unsupported field from an empty one.
+    /// unsupported field from an empty one. Of the object only scalars are there, its own and those of its members, and
+    /// no metadata.
     fn selectable_fields(&self, _object: &Value) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }

@@ -36,6 +36,17 @@ impl Objects {
         self.snapshot(row).under(&prefix, None).map(|object| object.tree()).collect()
     }
 
+    /// One object that many requests look at, such as a namespace: its tree is kept.
+    pub fn look_up(&self, row: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        self.cached(row, namespace, name).map(|object| object.kept_tree())
+    }
+
+    /// All objects of a row of few, or of a namespace, that many requests look at: their trees are kept.
+    pub fn look_up_all(&self, row: &str, namespace: &str) -> Vec<Arc<Value>> {
+        let prefix = prefix_of(row, namespace);
+        self.snapshot(row).under(&prefix, None).map(|object| object.kept_tree()).collect()
+    }
+
     /// The revision of the row's last change, for views that are built from a row and kept.
     pub fn revision_of(&self, row: &str) -> Revision {
         *self.cache.row(row).subscribe().borrow()

@@ -34,7 +34,7 @@ impl LimitRanger {
         if !(new_pod || resized || writes && request.is("", "persistentvolumeclaims")) {
             return Vec::new();
         }
-        let ranges = self.objects.list(RANGES, request.namespace).into_iter();
+        let ranges = self.objects.look_up_all(RANGES, request.namespace).into_iter();
         ranges.flat_map(|range| items(&range, "/spec/limits").cloned().collect::<Vec<_>>()).collect()
     }
 }

@@ -39,9 +39,9 @@ impl Admission for NamespaceLifecycle {
         if request.row.scope == Scope::Cluster || request.operation != Operation::Create || asks {
             return Ok(());
         }
-        let mut namespace = self.objects.get("core/namespaces", "", request.namespace);
+        let mut namespace = self.objects.look_up("core/namespaces", "", request.namespace);
         if namespace.is_none() && self.objects.catch_up().await {
-            namespace = self.objects.get("core/namespaces", "", request.namespace);
+            namespace = self.objects.look_up("core/namespaces", "", request.namespace);
         }
         let Some(namespace) = namespace else {
             return Err(ApiError::not_found("", "namespaces", request.namespace));

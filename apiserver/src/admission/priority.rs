@@ -1,5 +1,7 @@
 //! A pod's priority comes from the class that it names, or from the default class, of which there is one.
 
+use std::sync::Arc;
+
 use api::ApiError;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -21,8 +23,8 @@ impl Priority {
     }
 
     /// The class that a pod without one gets: of those marked as default the lowest.
-    fn default_class(&self) -> Option<Value> {
-        let classes = self.objects.list(CLASSES, "").into_iter();
+    fn default_class(&self) -> Option<Arc<Value>> {
+        let classes = self.objects.look_up_all(CLASSES, "").into_iter();
         classes.filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
     }
 }
@@ -38,7 +40,7 @@ impl Admission for Priority {
         let class =
             match named.as_str() {
                 "" => self.default_class(),
-                name => Some(self.objects.get(CLASSES, "", name).ok_or_else(|| {
+                name => Some(self.objects.look_up(CLASSES, "", name).ok_or_else(|| {
                     request.forbidden(&format!("no PriorityClass with name {name} was found"))
                 })?),
             };
@@ -65,7 +67,7 @@ impl Admission for Priority {
             return Ok(());
         }
         self.objects.catch_up().await;
-        let others = self.objects.list(CLASSES, "").into_iter();
+        let others = self.objects.look_up_all(CLASSES, "").into_iter();
         let mut others = others.filter(|other| api::object::name(other) != api::object::name(class));
         match others.find(|other| other["globalDefault"] == true) {
             Some(other) => Err(request.forbidden(&format!(

@@ -1,5 +1,7 @@
 //! Every pod runs as a service account: the default one unless it names another, with a token that the agent renews.
 
+use std::sync::Arc;
+
 use api::ApiError;
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -22,8 +24,8 @@ impl ServiceAccount {
         Self { objects }
     }
 
-    async fn account(&self, namespace: &str, name: &str) -> Option<Value> {
-        let find = || self.objects.get("core/serviceaccounts", namespace, name);
+    async fn account(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let find = || self.objects.look_up("core/serviceaccounts", namespace, name);
         match find() {
             None if self.objects.catch_up().await => find(),
             found => found,

@@ -97,8 +97,7 @@ fn replace(nodes: &mut Nodes, old: Option<&Arc<Cached>>, new: Option<&Arc<Cached
 }
 
 fn node_of(pod: &Cached) -> Option<&str> {
-    let field = pod.fields.iter().find(|(field, _)| field == "spec.nodeName");
-    field.map(|(_, node)| &**node).filter(|node| !node.is_empty())
+    pod.fields.get("spec.nodeName").filter(|node| !node.is_empty())
 }
 
 fn key(kind: Named, namespace: &str, name: &str) -> String {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use api::selector::{FieldSelector, FieldTerm, LabelSelector, Labels};
+use api::selector::{FieldSelector, FieldTerm, LabelSelector};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
@@ -24,17 +24,6 @@ pub(crate) struct Filter {
     pub by_path: bool,
 }
 
-/// The labels of a cached object, sorted by name.
-struct CachedLabels<'a>(&'a Cached);
-
-impl Labels for CachedLabels<'_> {
-    fn label(&self, key: &str) -> Option<&str> {
-        let labels = &self.0.labels;
-        let index = labels.binary_search_by(|(name, _)| (**name).cmp(key)).ok()?;
-        labels.get(index).map(|(_, value)| &**value)
-    }
-}
-
 impl Filter {
     /// Whether nothing but the prefix selects.
     pub fn is_prefix_only(&self) -> bool {
@@ -44,7 +33,7 @@ impl Filter {
     /// Whether the object is selected.
     pub fn matches(&self, object: &Cached) -> bool {
         object.key.starts_with(&self.prefix)
-            && self.labels.matches(&CachedLabels(object))
+            && self.labels.matches(&object.labels)
             && (self.fields.is_everything() || self.matches_fields(object))
     }
 
@@ -122,7 +111,7 @@ fn field_of<'a>(object: &'a Cached, field: &str) -> &'a str {
     match field {
         "metadata.name" => object.name(),
         "metadata.namespace" => object.namespace(),
-        _ => object.fields.iter().find(|(name, _)| name == field).map_or("", |(_, value)| value),
+        _ => object.fields.get(field).unwrap_or_default(),
     }
 }
 

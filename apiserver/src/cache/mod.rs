@@ -16,6 +16,8 @@ mod filter;
 mod follower;
 mod history;
 mod object;
+mod outline;
+mod pairs;
 mod row;
 mod watcher;
 

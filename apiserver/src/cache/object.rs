@@ -1,15 +1,16 @@
 //! One object as the cache holds it.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::Row;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::Value;
 use store::{Entry, Revision};
+
+use super::outline::Outline;
+use super::pairs::Pairs;
 
 /// An object: its stored bytes, shared with the store, and the few parsed fields that selectors look at.
 #[derive(Debug)]
@@ -24,10 +25,12 @@ pub(crate) struct Cached {
     metadata_at: usize,
     /// Where the first member of metadata begins.
     splice_at: usize,
-    /// Its labels, sorted by name.
-    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// Its labels.
+    pub labels: Pairs,
     /// Selectable fields beyond name and namespace.
-    pub fields: Box<[(Cow<'static, str>, Box<str>)]>,
+    pub fields: Pairs,
+    /// See [`Cached::kept_tree`].
+    kept: OnceLock<Arc<Value>>,
 }
 
 /// Stored bytes that are no object.
@@ -46,14 +49,11 @@ impl Cached {
     pub fn read(entry: &Entry, row: Option<&Row>) -> Result<Self, MalformedObject> {
         let (key, bytes) = (&entry.key, &entry.value);
         let broken = |error| MalformedObject::Json(key.clone(), error);
-        let fields = match row {
-            Some(row) if !row.strategy.selectable_fields(&Value::Null).is_empty() => {
-                row.strategy.selectable_fields(&serde_json::from_slice(bytes).map_err(broken)?)
-            }
-            _ => Vec::new(),
-        };
-        let envelope: Envelope = serde_json::from_slice(bytes).map_err(broken)?;
-        Self::build(key.clone(), entry.mod_revision, bytes.clone(), envelope.metadata.labels, fields)
+        // A kind whose fields can be selected has some of an object without anything in it, too.
+        let selects = row.filter(|row| !row.strategy.selectable_fields(&Value::Null).is_empty());
+        let outline = Outline::read(bytes, selects.is_some()).map_err(broken)?;
+        let fields = selects.map(|row| row.strategy.selectable_fields(&outline.scalars)).unwrap_or_default();
+        Self::build(key.clone(), entry.mod_revision, bytes.clone(), outline.labels, fields)
     }
 
     /// An object whose tree is at hand, to be shown.
@@ -63,16 +63,16 @@ impl Cached {
         encoded: Bytes,
         tree: &Value,
     ) -> Result<Self, MalformedObject> {
-        let labels = tree.pointer("/metadata/labels").cloned().unwrap_or_default();
-        let labels = serde_json::from_value(labels).map_err(|e| MalformedObject::Json(key.clone(), e))?;
-        Self::build(key, revision, encoded, labels, Vec::new())
+        let labels = tree.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+        let labels = labels.filter_map(|(name, value)| Some((name, value.as_str()?)));
+        Self::build(key, revision, encoded, labels.collect(), Vec::new())
     }
 
     fn build(
         key: Arc<str>,
         revision: Revision,
         encoded: Bytes,
-        labels: Option<BTreeMap<Box<str>, Box<str>>>,
+        labels: Pairs,
         fields: Vec<(Cow<'static, str>, String)>,
     ) -> Result<Self, MalformedObject> {
         // Kind and API version come first and cannot hold a quote, so that the first occurrence is the member itself.
@@ -81,8 +81,9 @@ impl Cached {
             .position(|window| window == METADATA)
             .ok_or_else(|| MalformedObject::NoMetadata(key.clone()))?;
         Ok(Self {
-            labels: labels.into_iter().flatten().collect(),
-            fields: fields.into_iter().map(|(name, value)| (name, value.into())).collect(),
+            labels,
+            fields: fields.into_iter().collect(),
+            kept: OnceLock::new(),
             splice_at: metadata_at + METADATA.len(),
             metadata_at,
             key,
@@ -143,6 +144,12 @@ impl Cached {
         self.tree_at(self.revision)
     }
 
+    /// The same tree for everybody who asks, from the first time on. It takes several times the memory of the bytes: only
+    /// for the few small objects that every other request looks at.
+    pub fn kept_tree(&self) -> Arc<Value> {
+        self.kept.get_or_init(|| Arc::new(self.tree())).clone()
+    }
+
     /// The object as a tree, with the resource version of an event.
     pub fn tree_at(&self, revision: Revision) -> Value {
         // The bytes were parsed when the entry was read.
@@ -159,18 +166,6 @@ impl Cached {
     pub fn size(&self) -> usize {
         self.encoded.len() + 256
     }
-}
-
-/// What is decoded of every object.
-#[derive(Deserialize)]
-struct Envelope {
-    metadata: Labelled,
-}
-
-#[derive(Deserialize)]
-struct Labelled {
-    #[serde(default)]
-    labels: Option<BTreeMap<Box<str>, Box<str>>>,
 }
 
 #[cfg(test)]

@@ -82,6 +82,11 @@ impl RowCache {
         self.changed.subscribe()
     }
 
+    /// How many look at its changes.
+    pub fn watches(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// The objects now. `at_least` is a revision that the cache as a whole has reached.
     pub fn snapshot(&self, at_least: Revision) -> Snapshot {
         let state = self.state.read();

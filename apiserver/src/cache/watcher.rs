@@ -1,5 +1,6 @@
 //! One watch: what it starts with, then the row's history at its own pace.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use bytes::Bytes;
 use futures::Stream;
 use store::Revision;
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Cache, Cached, Filter, RowCache, RowEvent};
 use crate::http::BoxError;
@@ -20,6 +21,13 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How many events are taken from the history at once.
 const BATCH: usize = 256;
+/// After it has sent something a watch rests so long for every watch of its row: what happens meanwhile goes out in one
+/// piece. A change is news to few watches at once, and costs little where many look on.
+const REST_PER_WATCH: Duration = Duration::from_micros(25);
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_millis(10);
+/// Shorter than the timer can tell.
+const REST_MIN: Duration = Duration::from_millis(1);
 
 /// What a watch event says of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +72,8 @@ pub(crate) struct Watcher {
     cache: Arc<Cache>,
     row: Arc<RowCache>,
     changed: watch::Receiver<Revision>,
-    shutdown: CancellationToken,
+    /// Fires when the server stops.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
     filter: Filter,
     presenter: Presenter,
     phase: Phase,
@@ -75,8 +84,11 @@ pub(crate) struct Watcher {
     seen: Revision,
     bookmarks: bool,
     initial_bookmark: bool,
-    next_bookmark: Instant,
     deadline: Instant,
+    /// Rings at the deadline, and before it for every bookmark.
+    alarm: Pin<Box<Sleep>>,
+    /// Nothing is sent before.
+    rests_until: Instant,
 }
 
 enum Phase {
@@ -94,11 +106,12 @@ impl Watcher {
         shutdown: CancellationToken,
     ) -> Self {
         let now = Instant::now();
+        let deadline = now + options.timeout;
         Self {
             changed: row.subscribe(),
             cache,
             row,
-            shutdown,
+            stop: Box::pin(shutdown.cancelled_owned()),
             filter: options.filter,
             presenter: options.presenter,
             phase: options.initial.map_or(Phase::Live, |objects| Phase::Initial(objects.into_iter())),
@@ -107,8 +120,9 @@ impl Watcher {
             seen: options.revision,
             bookmarks: options.bookmarks,
             initial_bookmark: options.initial_bookmark,
-            next_bookmark: now + BOOKMARK_EVERY,
-            deadline: now + options.timeout,
+            deadline,
+            alarm: Box::pin(tokio::time::sleep_until(next_alarm(now, deadline, options.bookmarks))),
+            rests_until: now,
         }
     }
 
@@ -145,6 +159,18 @@ impl Watcher {
     }
 
     async fn live_chunk(&mut self) -> Option<Bytes> {
+        // A busy watch never waits for a change: what ends it is looked for here as well.
+        let now = Instant::now();
+        let is_tired = now < self.rests_until;
+        tokio::select! {
+            biased;
+            () = &mut self.stop => return None,
+            () = tokio::time::sleep_until(self.rests_until), if is_tired => {}
+            () = std::future::ready(()), if !is_tired => {}
+        }
+        if now >= self.deadline {
+            return self.ring();
+        }
         loop {
             self.changed.borrow_and_update();
             // Read before the events, so that a bookmark never gets ahead of them.
@@ -160,6 +186,7 @@ impl Watcher {
                 continue;
             }
             if let Some(chunk) = self.render(&events) {
+                self.rests_until = Instant::now() + rest(self.row.watches());
                 return Some(chunk);
             }
         }
@@ -170,22 +197,23 @@ impl Watcher {
         self.seen = self.seen.max(reached);
         tokio::select! {
             changed = self.changed.changed() => changed.ok().map(|()| None),
-            () = self.shutdown.cancelled() => None,
-            () = tokio::time::sleep_until(self.deadline) => {
-                self.phase = Phase::Ended;
-                self.bookmarks.then(|| Some(self.bookmark()))
-            }
-            () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
-                Some(Some(self.bookmark()))
-            }
+            () = &mut self.stop => None,
+            () = &mut self.alarm => self.ring().map(Some),
         }
     }
 
-    fn bookmark(&mut self) -> Bytes {
-        let mut out = Vec::new();
-        self.presenter.write_bookmark(&mut out, self.seen, false);
-        out.into()
+    /// What the alarm is for: a bookmark where they are wanted; at the deadline it is the last thing.
+    fn ring(&mut self) -> Option<Bytes> {
+        let now = Instant::now();
+        if now >= self.deadline {
+            self.phase = Phase::Ended;
+        }
+        self.alarm.as_mut().reset(next_alarm(now, self.deadline, self.bookmarks));
+        self.bookmarks.then(|| {
+            let mut out = Vec::new();
+            self.presenter.write_bookmark(&mut out, self.seen, false);
+            out.into()
+        })
     }
 
     /// The frames of the events that this watch sees, as many as fit one chunk.
@@ -237,6 +265,17 @@ impl Watcher {
         };
         Some(event.frame.get_or_init(make).clone())
     }
+}
+
+/// When a watch has something to do by itself.
+fn next_alarm(now: Instant, deadline: Instant, bookmarks: bool) -> Instant {
+    if bookmarks { deadline.min(now + BOOKMARK_EVERY) } else { deadline }
+}
+
+/// How long a watch rests where there are so many.
+fn rest(watches: usize) -> Duration {
+    let rest = REST_PER_WATCH.saturating_mul(u32::try_from(watches).unwrap_or(u32::MAX)).min(REST_MAX);
+    if rest < REST_MIN { Duration::ZERO } else { rest }
 }
 
 fn write_event(

@@ -138,11 +138,9 @@ impl Core {
         // A binding has been judged already, as the object that it is.
         let is_judged = target.subresource == "binding";
         if !is_judged {
-            let before = new.clone();
             self.admission.mutate(&admission, &mut new).await?;
-            if new != before {
-                self.fill_defaults(target, &mut new);
-            }
+            // Once more, for what has come in by admission; to look for that would cost more.
+            self.fill_defaults(target, &mut new);
         }
 
         let allocations = self.prepare(call, target, endpoint, &mut new, live.as_ref())?;

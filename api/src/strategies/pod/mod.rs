@@ -125,10 +125,6 @@ impl Strategy for Pod {
         let null = Value::Null;
         let spec = object.get("spec").unwrap_or(&null);
         let status = object.get("status").unwrap_or(&null);
-        let address = match status.items("podIPs").first() {
-            Some(first) => first.text("ip"),
-            None => status.text("podIP"),
-        };
         vec![
             ("spec.nodeName".into(), spec.text("nodeName").to_string()),
             ("spec.restartPolicy".into(), spec.text("restartPolicy").to_string()),
@@ -136,8 +132,8 @@ impl Strategy for Pod {
             ("spec.serviceAccountName".into(), spec.text("serviceAccountName").to_string()),
             ("spec.hostNetwork".into(), spec.flag("hostNetwork").to_string()),
             ("status.phase".into(), status.text("phase").to_string()),
-            ("status.podIP".into(), address.to_string()),
-            ("status.podIPs".into(), address.to_string()),
+            ("status.podIP".into(), status.text("podIP").to_string()),
+            ("status.podIPs".into(), status.text("podIP").to_string()),
             ("status.nominatedNodeName".into(), status.text("nominatedNodeName").to_string()),
         ]
     }

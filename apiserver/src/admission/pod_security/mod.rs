@@ -166,7 +166,7 @@ impl Admission for PodSecurity {
             request.note("pod-security.kubernetes.io/exempt", "user");
             return Ok(());
         }
-        let namespace = self.objects.get("core/namespaces", "", request.namespace).unwrap_or_default();
+        let namespace = self.objects.look_up("core/namespaces", "", request.namespace).unwrap_or_default();
         let (policy, errors) = Policy::of(&namespace, self.config.defaults);
         if policy.is_privileged() && errors.is_empty() {
             return Ok(());

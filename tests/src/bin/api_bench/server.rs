@@ -54,7 +54,7 @@ impl Server {
     fn ours(name: &str, mut children: Vec<Child>, flags: &[String]) -> Self {
         let data = tempfile::Builder::new().prefix("gantry-bench").tempdir().unwrap();
         let child = Command::new(gantry())
-            .args(["server", "--no-agent", "--bind-address=127.0.0.1", "--log-level=warn"])
+            .args(["apiserver", "--bind-address=127.0.0.1", "--log-level=warn"])
             .arg(format!("--data-dir={}", data.path().display()))
             .arg(format!("--secure-port={}", free_port()))
             .args(flags)
