@@ -32,7 +32,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 use roles::Ended;
 
-/// docs/decisions/0010 has the figures of it and of others.
+/// docs/decisions/0010-allocator.md has the figures of it and of others.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
