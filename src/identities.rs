@@ -25,7 +25,8 @@ pub async fn client_and_authority(path: &Path) -> anyhow::Result<(Client, String
     let wrong = || format!("cannot use the kubeconfig {}", path.display());
     let kubeconfig = Kubeconfig::read_from(path).with_context(wrong)?;
     let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(wrong)?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(wrong)?;
+    config.default_retry = false;
     let authority: String =
         config.root_cert.iter().flatten().map(|der| pki::certificate_to_pem(der)).collect();
     Ok((Client::try_from(config).with_context(wrong)?, authority))
@@ -55,6 +56,8 @@ fn remote_config(server: &str, authority_pem: &str) -> anyhow::Result<kube::Conf
         .parse()
         .with_context(|| format!("--server {server} is not a URL such as https://host:6443"))?;
     let mut config = kube::Config::new(url);
+    // A 504 leaves open whether a write was done: whoever made it has to look before it tries again.
+    config.default_retry = false;
     let certificates: Result<Vec<_>, _> = x509_parser::pem::Pem::iter_from_buffer(authority_pem.as_bytes())
         .map(|pem| pem.map(|pem| pem.contents))
         .collect();
