@@ -419,7 +419,7 @@ async fn an_autoscaler_keeps_a_workload_within_its_bounds_and_says_what_it_canno
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_range_of_service_addresses_stays_while_a_service_needs_it() {
     let world = World::new(0).await;
-    let (_stop, _running) = world.start_controllers();
+    let _controllers = world.start_controllers();
     let ranges: Api<ServiceCIDR> = Api::all(world.admin());
     let range = json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.97.0.0/24"]}});
     ranges.create(&PostParams::default(), &serde_json::from_value(range).unwrap()).await.unwrap();
