@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what the older version cannot say is kept in it as annotations, as upstream keeps it, so that a round
 //! trip loses nothing. Kinds other than events and horizontal pod autoscalers are alike in all their versions.
-//! Custom resources only change their API version: conversion webhooks are not called from here.
+//! Custom resources only change their API version: those with a converter of their own are none of this module's business.
 
 mod autoscaler;
 mod event;

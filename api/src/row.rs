@@ -166,6 +166,11 @@ impl std::fmt::Debug for Row {
 pub struct CustomResource {
     /// By version.
     pub versions: BTreeMap<String, CustomVersion>,
+    /// The definition's own resource version: objects written after it fit it.
+    pub revision: u64,
+    /// The program that turns objects of one version into another, as `spec.conversion.webhook` describes it; without
+    /// one the versions differ in name alone.
+    pub converter: Option<serde_json::Value>,
 }
 
 /// One version of a custom resource.

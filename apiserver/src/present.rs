@@ -73,9 +73,10 @@ impl Presenter {
         }
     }
 
-    /// Whether stored bytes go out as they are.
+    /// Whether encoded bytes go out as they are. Custom resources come in the version that they are shown in.
     pub fn is_stored_form(&self) -> bool {
-        self.form.view == View::Whole && self.version == self.row.storage
+        let is_ready = self.version == self.row.storage || self.row.custom.is_some();
+        self.form.view == View::Whole && is_ready
     }
 
     /// The answer that shows one object.
@@ -188,7 +189,7 @@ impl Presenter {
 
     fn converted(&self, object: &Cached, revision: Revision) -> Value {
         let mut tree = object.tree_at(revision);
-        if self.version != self.row.storage {
+        if self.version != self.row.storage && self.row.custom.is_none() {
             api::convert::convert(&self.row, &mut tree, &self.row.storage, &self.version);
         }
         tree

@@ -105,6 +105,12 @@ impl Cached {
         if rest == 4 { namespace.unwrap_or_default() } else { "" }
     }
 
+    /// Whether it is stored in a version.
+    pub fn is_in(&self, api_version: &str) -> bool {
+        let head = self.encoded.get(..self.metadata_at).unwrap_or_default();
+        head.ends_with(format!("\"apiVersion\":\"{api_version}\",").as_bytes())
+    }
+
     /// Writes the whole object, as a get answers it.
     pub fn write_whole(&self, out: &mut Vec<u8>) {
         self.write_at(out, self.revision);
@@ -189,6 +195,7 @@ mod tests {
         expected["metadata"]["resourceVersion"] = "42".into();
         assert_eq!(whole, expected);
         assert_eq!((cached.namespace(), cached.name()), ("ns", "web"));
+        assert!(cached.is_in("v1") && !cached.is_in("g/v1"));
 
         let mut item = Vec::new();
         cached.write_item(&mut item);

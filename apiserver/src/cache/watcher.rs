@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Cache, Cached, Filter, RowCache, RowEvent};
+use crate::custom::Forms;
 use crate::http::BoxError;
 use crate::present::Presenter;
 
@@ -53,6 +54,8 @@ pub(crate) struct WatchOptions {
     pub filter: Filter,
     /// In which form.
     pub presenter: Presenter,
+    /// What brings custom resources into that form; those to begin with are in it.
+    pub forms: Option<Forms>,
     /// Whether bookmarks are wanted.
     pub bookmarks: bool,
     /// The objects to begin with, if any.
@@ -76,6 +79,7 @@ pub(crate) struct Watcher {
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     filter: Filter,
     presenter: Presenter,
+    forms: Option<Forms>,
     phase: Phase,
     position: u64,
     /// Nothing up to here is sent.
@@ -114,6 +118,7 @@ impl Watcher {
             stop: Box::pin(shutdown.cancelled_owned()),
             filter: options.filter,
             presenter: options.presenter,
+            forms: options.forms,
             phase: options.initial.map_or(Phase::Live, |objects| Phase::Initial(objects.into_iter())),
             position: options.position,
             after: options.revision,
@@ -175,10 +180,13 @@ impl Watcher {
             self.changed.borrow_and_update();
             // Read before the events, so that a bookmark never gets ahead of them.
             let reached = self.cache.revision();
-            let Some(events) = self.row.events_from(self.position, BATCH) else {
+            let Some(mut events) = self.row.events_from(self.position, BATCH) else {
                 tracing::debug!("a watch fell behind its row's history and was ended");
                 return None;
             };
+            if let Some(forms) = &self.forms {
+                events = forms.of_events(events).await?;
+            }
             if events.is_empty() {
                 if let Some(bookmark) = self.wait(reached).await? {
                     return Some(bookmark);

@@ -80,9 +80,22 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
         stored: true,
         acted_on: true,
         strategy: Arc::new(Custom { has_status: has("status"), rules }),
-        custom: Some(Arc::new(CustomResource { versions: described })),
+        custom: Some(Arc::new(CustomResource {
+            versions: described,
+            revision: definition.pointer("/metadata").map_or(0, revision_of),
+            converter: converter_of(spec),
+        })),
         kind,
     })
+}
+
+fn revision_of(metadata: &Value) -> u64 {
+    metadata.text("resourceVersion").parse().unwrap_or(0)
+}
+
+fn converter_of(spec: &Value) -> Option<Value> {
+    let conversion = spec.get("conversion").filter(|conversion| conversion.text("strategy") == "Webhook")?;
+    conversion.get("webhook").cloned()
 }
 
 fn served(versions: &[Value], served_version: impl Fn(&Value) -> ServedVersion) -> Vec<ServedVersion> {

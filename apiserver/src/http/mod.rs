@@ -6,6 +6,7 @@ pub(crate) mod outgoing;
 pub(crate) mod query;
 pub mod request_info;
 pub(crate) mod respond;
+pub(crate) mod webhook_client;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;

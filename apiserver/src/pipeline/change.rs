@@ -12,7 +12,7 @@ use store::{Action, Precondition, StoreError, Write};
 use super::call::{Call, Target};
 use super::check::{check, check_preconditions, write_context};
 use super::endpoint::Endpoint;
-use super::intent::{creates, intended, own_fields, prepare_body};
+use super::intent::{creates, own_fields, prepare_body};
 use super::options::WriteOptions;
 use super::system_fields::{drop_empty_metadata, fill_on_create, keep_on_update};
 use super::{Core, commit, delete};
@@ -114,9 +114,12 @@ impl Core {
         options: &WriteOptions,
         current: Option<&Arc<Cached>>,
     ) -> Result<Attempt, Failure> {
-        let live = current.map(|object| object.tree());
+        let live = match current {
+            Some(object) => Some(self.in_version(target, &target.row.storage, object.clone()).await?.tree()),
+            None => None,
+        };
         let creates = creates(target, endpoint, change, live.as_ref())?;
-        let mut new = intended(call, target, endpoint, change, live.as_ref(), options)?;
+        let mut new = self.intended(call, target, endpoint, change, live.as_ref(), options).await?;
         let live = if creates { None } else { live };
         if let Some(live) = &live {
             check_preconditions(target, change, &new, live)?;

@@ -1,17 +1,19 @@
 //! From what the client sent to the object it asks for: shaped by the schema, patched or applied, in the storage version.
 
-use api::ApiError;
 use api::field::{Errors, Path, PathExt};
+use api::{ApiError, ServedVersion};
 use schema::apply::{self, ApplyError, Writer};
 use schema::patch::{self, PatchError};
 use schema::{conform, decode};
 use serde_json::Value;
 
+use super::Core;
 use super::call::{Call, Target};
 use super::change::Change;
 use super::endpoint::Endpoint;
 use super::options::{FieldValidation, WriteOptions};
 use super::system_fields::fit_to_path;
+use crate::custom;
 use crate::http::respond::Failure;
 
 /// Whether the change makes a new object; 404 or 409 when it cannot.
@@ -112,66 +114,107 @@ fn put_in_order(found: &mut [String], source: &[u8]) {
     });
 }
 
-/// The object that the change asks for, in the storage version.
-pub(super) fn intended(
+impl Core {
+    /// The object that the change asks for, in the storage version.
+    pub(super) async fn intended(
+        &self,
+        call: &Call,
+        target: &Target,
+        endpoint: Endpoint,
+        change: &Change,
+        live: Option<&Value>,
+        options: &WriteOptions,
+    ) -> Result<Value, Failure> {
+        let (asked, stored) = (&target.version, &target.row.storage);
+        let live_object = || live.ok_or_else(|| target.not_found(&target.name));
+        match change {
+            Change::Create(object) | Change::Replace(object) => {
+                self.convert(target, endpoint, object.clone(), asked, stored).await
+            }
+            Change::Apply { object, force } => {
+                let object = self.convert(target, endpoint, object.clone(), asked, stored).await?;
+                applied(call, target, endpoint, &object, *force, live, options)
+            }
+            Change::Edit(edit) => Ok(edit(live_object()?)?),
+            Change::JsonPatch(_) | Change::MergePatch(_) | Change::StrategicPatch(_) => {
+                let view = endpoint.view(live_object()?, target)?;
+                let view = self.convert(target, endpoint, view, stored, asked).await?;
+                let patched = patched(call, target, endpoint, change, view, options)?;
+                self.convert(target, endpoint, patched, asked, stored).await
+            }
+        }
+    }
+
+    /// From one version of the target's kind to another.
+    async fn convert(
+        &self,
+        target: &Target,
+        endpoint: Endpoint,
+        mut object: Value,
+        from: &ServedVersion,
+        to: &ServedVersion,
+    ) -> Result<Value, Failure> {
+        if from == to || endpoint == Endpoint::Scale {
+            return Ok(object);
+        }
+        if target.row.custom.is_none() {
+            api::convert::convert(&target.row, &mut object, from, to);
+            return Ok(object);
+        }
+        let converted = custom::convert(&self.objects, &target.row, vec![object], to).await?;
+        Ok(converted.into_iter().next().unwrap_or_default())
+    }
+}
+
+/// What a patch makes of the object, in the version of the request.
+fn patched(
     call: &Call,
     target: &Target,
     endpoint: Endpoint,
     change: &Change,
-    live: Option<&Value>,
+    mut view: Value,
     options: &WriteOptions,
 ) -> Result<Value, Failure> {
-    let patched = |apply: &dyn Fn(&mut Value) -> Result<(), PatchError>| -> Result<Value, Failure> {
-        let live = live.ok_or_else(|| target.not_found(&target.name))?;
-        let mut view = from_storage(endpoint.view(live, target)?, target, endpoint);
-        apply(&mut view).map_err(|error| patch_error(target, error))?;
-        if !view.is_object() {
-            return Err(ApiError::bad_request("the patch leaves no object").into());
-        }
-        let (api_version, kind) = endpoint.kind(target);
-        super::decode::check_kind(&mut view, &api_version, &kind)?;
-        let patched = view.clone();
-        let refused = |why: String| unfit_patch(change, &patched, &why);
-        let found = shape(target, endpoint, &mut view).map_err(refused)?;
-        let found = call.duplicates.lock().iter().cloned().chain(found).collect();
-        strict(call, options.field_validation, found).map_err(refused)?;
-        fit_to_path(&mut view, target)?;
-        Ok(to_storage(view, target, endpoint))
-    };
-    match change {
-        Change::Create(object) | Change::Replace(object) => Ok(to_storage(object.clone(), target, endpoint)),
-        Change::JsonPatch(patch) => patched(&|view| patch.apply(view)),
-        Change::MergePatch(patch) => patched(&|view| {
-            patch::merge::apply(patch, view);
-            Ok(())
-        }),
+    let outcome = match change {
+        Change::JsonPatch(patch) => patch.apply(&mut view),
         Change::StrategicPatch(patch) => {
-            let schema = endpoint.body_schema(target);
-            patched(&|view| patch::strategic::apply(&schema, patch, view))
+            patch::strategic::apply(&endpoint.body_schema(target), patch, &mut view)
         }
-        Change::Apply { object, force } => applied(call, target, endpoint, object, *force, live, options),
-        Change::Edit(edit) => {
-            let live = live.ok_or_else(|| target.not_found(&target.name))?;
-            Ok(edit(live)?)
+        Change::MergePatch(patch) => {
+            patch::merge::apply(patch, &mut view);
+            Ok(())
         }
+        _ => Ok(()),
+    };
+    outcome.map_err(|error| patch_error(target, error))?;
+    if !view.is_object() {
+        return Err(ApiError::bad_request("the patch leaves no object").into());
     }
+    let (api_version, kind) = endpoint.kind(target);
+    super::decode::check_kind(&mut view, &api_version, &kind)?;
+    let patched = view.clone();
+    let refused = |why: String| unfit_patch(change, &patched, &why);
+    let found = shape(target, endpoint, &mut view).map_err(refused)?;
+    let found = call.duplicates.lock().iter().cloned().chain(found).collect();
+    strict(call, options.field_validation, found).map_err(refused)?;
+    fit_to_path(&mut view, target)?;
+    Ok(view)
 }
 
 fn applied(
     call: &Call,
     target: &Target,
     endpoint: Endpoint,
-    object: &Value,
+    applied: &Value,
     force: bool,
     live: Option<&Value>,
     options: &WriteOptions,
 ) -> Result<Value, Failure> {
-    let applied = to_storage(object.clone(), target, endpoint);
     let view = live.map(|live| endpoint.view(live, target)).transpose()?.unwrap_or(Value::Null);
     let schema = if endpoint == Endpoint::Scale { endpoint.body_schema(target) } else { target.schema() };
     let api_version = target.version.api_version();
     let writer = writer(call, target, endpoint, options, &api_version);
-    apply::apply(&schema, &view, &applied, &writer, force).map_err(apply_error)
+    apply::apply(&schema, &view, applied, &writer, force).map_err(apply_error)
 }
 
 fn apply_error(error: ApplyError) -> Failure {
@@ -272,27 +315,4 @@ fn patch_error(target: &Target, error: PatchError) -> ApiError {
             ApiError::new(api::Reason::RequestEntityTooLarge, error.to_string())
         }
     }
-}
-
-/// From the version of the request to the one in which the kind is stored.
-fn to_storage(object: Value, target: &Target, endpoint: Endpoint) -> Value {
-    if endpoint == Endpoint::Scale {
-        return object;
-    }
-    convert(object, target, &target.version, &target.row.storage)
-}
-
-/// From the storage version to the one that the request speaks.
-fn from_storage(object: Value, target: &Target, endpoint: Endpoint) -> Value {
-    if endpoint == Endpoint::Scale {
-        return object;
-    }
-    convert(object, target, &target.row.storage, &target.version)
-}
-
-fn convert(mut object: Value, target: &Target, from: &api::ServedVersion, to: &api::ServedVersion) -> Value {
-    if from != to {
-        api::convert::convert(&target.row, &mut object, from, to);
-    }
-    object
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::selector::{FieldSelector, FieldTerm, LabelSelector};
-use api::{ApiError, Reason};
+use api::{ApiError, Reason, ServedVersion};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
@@ -16,6 +16,7 @@ use super::endpoint::Endpoint;
 use super::revisions::{self, parse_revision};
 use super::{Core, commit};
 use crate::cache::{Cached, Filter, Snapshot};
+use crate::custom;
 use crate::http::Response;
 use crate::http::respond::Failure;
 use crate::present::{IncludeObject, ListMeta, Presenter};
@@ -62,22 +63,23 @@ impl Core {
         };
         let object = self.objects.cached(&target.row_name, &target.namespace, &target.name);
         let object = object.ok_or_else(|| target.not_found(&target.name))?;
-        self.show(call, target, StatusCode::OK, &object)
+        self.show(call, target, StatusCode::OK, object).await
     }
 
     /// The answer that shows an object as its endpoint does.
-    pub(crate) fn show(
+    pub(crate) async fn show(
         &self,
         call: &Call,
         target: &Target,
         code: StatusCode,
-        object: &Cached,
+        object: Arc<Cached>,
     ) -> Result<Response, Failure> {
         let include = IncludeObject::parse(call.query.get("includeObject"))?;
         let presenter = Presenter::new(target, call.form, include);
+        let object = self.in_version(target, &target.version, object).await?;
         match Endpoint::of(target) {
             Some(Endpoint::Scale) => Ok(presenter.tree(code, &Endpoint::Scale.view(&object.tree(), target)?)),
-            _ => Ok(presenter.object(code, object)),
+            _ => Ok(presenter.object(code, &object)),
         }
     }
 
@@ -86,7 +88,22 @@ impl Core {
         let include = IncludeObject::parse(call.query.get("includeObject"))?;
         let options = list_options(call, target)?;
         let page = self.page(target, &options).await?;
-        Ok(Presenter::new(target, call.form, include).list(page.objects, &page.meta))
+        let objects = custom::shown(&self.objects, &target.row, &target.version, page.objects).await?;
+        Ok(Presenter::new(target, call.form, include).list(objects, &page.meta))
+    }
+
+    /// An object as a version of its kind shows it.
+    pub(crate) async fn in_version(
+        &self,
+        target: &Target,
+        version: &ServedVersion,
+        object: Arc<Cached>,
+    ) -> Result<Arc<Cached>, ApiError> {
+        if target.row.custom.is_none() {
+            return Ok(object);
+        }
+        let shown = custom::shown(&self.objects, &target.row, version, vec![object.clone()]).await?;
+        Ok(shown.into_iter().next().unwrap_or(object))
     }
 
     /// One page of a list.

@@ -13,6 +13,7 @@ use super::call::{Call, Target};
 use super::read::{Freshness, filter};
 use super::revisions::{self, parse_revision};
 use crate::cache::{Filter, WatchOptions, Watcher};
+use crate::custom::{self, Forms};
 use crate::http::respond::{self, Failure};
 use crate::http::{JSON, Response, body};
 use crate::present::{IncludeObject, Presenter};
@@ -46,6 +47,7 @@ impl Core {
                 let reached = self.reach(freshness).await?;
                 let (snapshot, position) = row.snapshot_and_position(reached);
                 let objects = matching(&snapshot, &filter);
+                let objects = custom::shown(&self.objects, &target.row, &target.version, objects).await?;
                 (Some(objects), position, snapshot.revision)
             }
             Start::Now => {
@@ -61,6 +63,7 @@ impl Core {
         let options = WatchOptions {
             filter,
             presenter,
+            forms: target.row.custom.is_some().then(|| Forms::of(&self.objects, target)),
             bookmarks,
             initial,
             initial_bookmark: streams_list == Some(true) && bookmarks,

@@ -142,7 +142,7 @@ async fn create(
 ) -> Result<Response, Failure> {
     let (object, options) = body_object(call, content, "CreateOptions").await?;
     let written = core.change(call, target, Change::Create(object), &options).await?;
-    core.show(call, target, StatusCode::CREATED, &written.object)
+    core.show(call, target, StatusCode::CREATED, written.object).await
 }
 
 async fn update(
@@ -153,7 +153,7 @@ async fn update(
 ) -> Result<Response, Failure> {
     let (object, options) = body_object(call, content, "UpdateOptions").await?;
     let written = core.change(call, target, Change::Replace(object), &options).await?;
-    core.show(call, target, code_of(written.created), &written.object)
+    core.show(call, target, code_of(written.created), written.object).await
 }
 
 async fn patch(
@@ -191,7 +191,7 @@ async fn patch(
         _ => Change::Apply { object: decoded.value, force: options.force == Some(true) },
     };
     let written = core.change(call, target, change, &options).await?;
-    core.show(call, target, code_of(written.created), &written.object)
+    core.show(call, target, code_of(written.created), written.object).await
 }
 
 async fn delete(
@@ -203,8 +203,10 @@ async fn delete(
     let bytes = body::read_limited(content).await?;
     let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
     match core.delete(call, target, &options).await? {
-        Deleted::Pending(object) => core.show(call, target, StatusCode::OK, &object),
-        Deleted::Gone(object) if returns_deleted(target) => core.show(call, target, StatusCode::OK, &object),
+        Deleted::Pending(object) => core.show(call, target, StatusCode::OK, object).await,
+        Deleted::Gone(object) if returns_deleted(target) => {
+            core.show(call, target, StatusCode::OK, object).await
+        }
         Deleted::Gone(object) => {
             let tree = object.tree();
             let uid = api::object::metadata(&tree, "uid").unwrap_or_default();
@@ -258,6 +260,7 @@ async fn delete_collection(
     }
     drop(outcomes);
     let presenter = crate::present::Presenter::new(target, call.form, Default::default());
+    let deleted = crate::custom::shown(&core.objects, &target.row, &target.version, deleted).await?;
     Ok(presenter.list(deleted, &page.meta))
 }
 

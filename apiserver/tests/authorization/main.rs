@@ -14,6 +14,7 @@ mod audit;
 mod bindings;
 mod certificates;
 mod cluster;
+mod conversion;
 mod credentials;
 mod escalation;
 mod flow;

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use api::field::Look;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use cel::Type;
 use serde_json::Value;
 
 use crate::admission::conditions::Conditions;
 use crate::admission::expressions::Offered;
 use crate::admission::matching::Matching;
-use crate::http::outgoing::Outgoing;
+use crate::http::webhook_client::WebhookClient;
 
 /// One webhook.
 #[derive(Debug)]
@@ -30,16 +28,7 @@ pub(super) struct Hook {
     pub timeout: Duration,
     /// The version of `AdmissionReview` that it reads; `None` when it is none that there is.
     pub review_version: Option<&'static str>,
-    pub place: Place,
-    /// The connections to it.
-    pub connections: Outgoing,
-}
-
-/// Where a webhook is.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    Url(String),
-    Service { namespace: String, name: String, port: u16, path: String },
+    pub client: WebhookClient,
 }
 
 impl Hook {
@@ -66,24 +55,7 @@ impl Hook {
             review_version: reviews
                 .filter_map(|v| ["v1", "v1beta1"].into_iter().find(|known| *known == v))
                 .next(),
-            place: place(client),
-            connections: Outgoing::new(STANDARD.decode(client.text("caBundle")).unwrap_or_default()),
+            client: WebhookClient::read(client),
         }
     }
-}
-
-fn place(client: &Value) -> Place {
-    match client.at("service") {
-        None => Place::Url(client.text("url").to_string()),
-        Some(service) => Place::Service {
-            namespace: service.text("namespace").to_string(),
-            name: service.text("name").to_string(),
-            port: service.int("port").and_then(|port| u16::try_from(port).ok()).unwrap_or(443),
-            path: absolute(service.text("path")),
-        },
-    }
-}
-
-fn absolute(path: &str) -> String {
-    if path.starts_with('/') { path.to_string() } else { format!("/{path}") }
 }

@@ -7,7 +7,6 @@
 //! business, so that a broken one can be removed, and neither is what the API server writes by itself. Deletions and
 //! streams have nothing to change: mutating webhooks are asked about them as validating ones are.
 
-mod call;
 mod hook;
 mod review;
 
@@ -219,7 +218,8 @@ impl Webhooks {
         })?;
         let uid = uuid::Uuid::new_v4().to_string();
         let question = review::question(&uid, reviews, request, object, version);
-        let answer = call::ask(&self.objects, hook, &question).await.map_err(Refused::Failed)?;
+        let answer = hook.client.ask(&self.objects, hook.timeout, &question).await;
+        let answer = answer.map_err(|why| Refused::Failed(format!("failed to call webhook: {why}")))?;
         review::verdict(&hook.name, &uid, reviews, self.may_patch, &answer).map_err(Refused::Failed)
     }
 }
