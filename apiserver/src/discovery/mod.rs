@@ -64,7 +64,7 @@ fn discover(core: &Arc<Core>, request: &Parts, query: &Query, path: &str) -> Res
         };
         return Ok(tagged(request, AGGREGATED, &tree));
     }
-    let form = negotiate(&request.headers, query)?;
+    let form = negotiate(&request.headers, query, true)?;
     let tree = match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
         ["api"] => Some(discovery::api_versions(&table, &address(core))),
         ["apis"] => Some(discovery::api_group_list(&table)),

@@ -82,8 +82,9 @@ fn media_range(text: &str) -> Option<MediaRange> {
     Some(range)
 }
 
-/// Decides on the form of the answer to a request for objects.
-pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Form, ApiError> {
+/// Decides on the form of the answer to a request for objects. Reviews and the like have no views: they are no objects
+/// that could be listed.
+pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, has_views: bool) -> Result<Form, ApiError> {
     let gzip = headers
         .get_all(ACCEPT_ENCODING)
         .iter()
@@ -104,7 +105,7 @@ pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Result<Form, ApiE
     let spoken = ranges.iter().filter_map(|range| Some((encoding_of(range)?, range)));
     let unspoken = ranges.iter().filter(|range| range.media_type == PROTOBUF).map(|range| (json, range));
     for (encoding, range) in spoken.chain(unspoken) {
-        if let Some(view) = view_of(range) {
+        if let Some(view) = view_of(range).filter(|view| has_views || *view == View::Whole) {
             return Ok(Form { encoding, view, gzip });
         }
     }
@@ -141,7 +142,7 @@ mod tests {
     fn form(accept: &str) -> Result<Form, ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        negotiate(&headers, &Query::default())
+        negotiate(&headers, &Query::default(), true)
     }
 
     #[test]
@@ -163,5 +164,16 @@ mod tests {
         assert_eq!(form("application/vnd.kubernetes.protobuf").unwrap().encoding, Encoding::Json);
         assert_eq!(form(metadata).unwrap().view, View::Metadata);
         assert_eq!(form("text/html").unwrap_err().reason, Reason::NotAcceptable);
+    }
+
+    #[test]
+    fn what_has_no_views_should_be_shown_whole_or_not_at_all() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let without_views = |accept: String| {
+            let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+            negotiate(&headers, &Query::default(), false)
+        };
+        assert_eq!(without_views(table.to_string()).unwrap_err().reason, Reason::NotAcceptable);
+        assert_eq!(without_views(format!("{table},application/json")).unwrap().view, View::Whole);
     }
 }

@@ -213,7 +213,9 @@ impl Core {
             Some(live) => {
                 strategy.prepare_for_update(new, live, &context);
                 let tracks = strategy.tracks_generation() || target.row.custom.is_some();
-                if tracks && endpoint.writes_spec() && strategy.generation_grows(new, live) {
+                // What puts a pod on its node is no change of what is wanted of it.
+                let is_wish = endpoint.writes_spec() && Endpoint::of(target).is_some();
+                if tracks && is_wish && strategy.generation_grows(new, live) {
                     delete::grow_generation(new);
                 }
             }

@@ -232,7 +232,7 @@ impl Core {
             add_warnings(&mut response, &warnings.lock());
             return Ok(response);
         }
-        let form = negotiate(request.headers(), &query)?;
+        let form = negotiate(request.headers(), &query, target.row.can(api::Verb::Get))?;
         let (parts, content) = request.into_parts();
         let mut call = Call::new(info.clone(), query, parts.headers, user, form);
         call.annotations = notes.clone();

@@ -21,6 +21,9 @@ use crate::http::Response;
 use crate::http::respond::Failure;
 use crate::present::{IncludeObject, ListMeta, Presenter};
 
+/// How long the pages of a list stay consistent, as long as upstream keeps old revisions.
+const CONTINUE_LIFETIME_SECONDS: i64 = 300;
+
 /// How long a read waits for the cache to reach the revision it needs.
 const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
 
@@ -43,6 +46,8 @@ pub(crate) struct ListOptions {
     pub limit: usize,
     pub freshness: Freshness,
     pub after: Option<String>,
+    /// When the first page was asked for, in seconds since 1970.
+    pub since: i64,
 }
 
 /// A page of a list.
@@ -122,7 +127,7 @@ impl Core {
         let mut meta = ListMeta { revision: snapshot.revision, ..ListMeta::default() };
         if let Some(next) = matching.next() {
             let key = next.key.strip_prefix(options.filter.prefix.as_str()).unwrap_or_default();
-            meta.continue_token = Some(continue_token(snapshot.revision, key));
+            meta.continue_token = Some(continue_token(snapshot.revision, key, options.since));
             if options.filter.is_prefix_only() {
                 meta.remaining = Some(1 + matching.count());
             }
@@ -134,6 +139,9 @@ impl Core {
         let row = self.cache.row(&target.row_name);
         match options.freshness {
             Freshness::Exact(revision) => {
+                if options.after.is_some() && options.since + CONTINUE_LIFETIME_SECONDS < now_seconds() {
+                    return Err(self.expired(options, revision));
+                }
                 self.reach(options.freshness).await?;
                 row.snapshot_at(revision).map_err(|_| self.expired(options, revision))
             }
@@ -213,10 +221,10 @@ pub(crate) fn list_options(call: &Call, target: &Target) -> Result<ListOptions, 
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let (revision, start) = parse_token(token)?;
+        let Continue { revision, start, since } = parse_token(token)?;
         let after = Some(format!("{}{start}", filter.prefix));
         let freshness = revision.map_or(Freshness::MostRecent, Freshness::Exact);
-        return Ok(ListOptions { filter, limit, freshness, after });
+        return Ok(ListOptions { filter, limit, freshness, after, since });
     }
     let freshness = match (version.map(parse_revision).transpose()?, matching) {
         (None, _) => Freshness::MostRecent,
@@ -226,7 +234,7 @@ pub(crate) fn list_options(call: &Call, target: &Target) -> Result<ListOptions, 
         (Some(revision), None) if limit > 0 => Freshness::Exact(revision),
         (Some(revision), None) => Freshness::NotOlderThan(revision),
     };
-    Ok(ListOptions { filter, limit, freshness, after: None })
+    Ok(ListOptions { filter, limit, freshness, after: None, since: now_seconds() })
 }
 
 /// The selection that the path and the query name.
@@ -253,16 +261,31 @@ pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
     Ok(Filter { prefix: target.prefix(), labels, fields, by_path: custom.is_some() })
 }
 
-fn continue_token(revision: Revision, start: &str) -> String {
-    encode_token(&json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start}))
+fn now_seconds() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// Where the next page of a list begins.
+#[derive(Debug, PartialEq, Eq)]
+struct Continue {
+    /// None for an inconsistent continue.
+    revision: Option<Revision>,
+    /// The key to go on with.
+    start: String,
+    /// When the first page was asked for. A revision can be at hand for much longer, but clients rely on hearing 410
+    /// some time, as they do from upstream.
+    since: i64,
+}
+
+fn continue_token(revision: Revision, start: &str, since: i64) -> String {
+    encode_token(&json!({"v": "meta.k8s.io/v1", "rv": revision, "start": start, "since": since}))
 }
 
 fn encode_token(token: &Value) -> String {
     URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-/// The revision (none for an inconsistent continue) and the key to go on with.
-fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
+fn parse_token(token: &str) -> Result<Continue, ApiError> {
     let invalid = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| invalid(&e.to_string()))?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(&e.to_string()))?;
@@ -278,7 +301,8 @@ fn parse_token(token: &str) -> Result<(Option<Revision>, String), ApiError> {
         Some(revision) if revision > 0 => Some(revision.unsigned_abs()),
         _ => return Err(invalid("incorrect encoded start resourceVersion")),
     };
-    Ok((revision, start.to_string()))
+    let since = token.get("since").and_then(Value::as_i64).unwrap_or_else(now_seconds);
+    Ok(Continue { revision, start: start.to_string(), since })
 }
 
 #[cfg(test)]
@@ -287,11 +311,11 @@ mod tests {
 
     #[test]
     fn continue_tokens_should_survive_the_way_to_the_client_and_back() {
-        let (revision, start) = parse_token(&continue_token(42, "ns/web")).unwrap();
-        assert_eq!((revision, start.as_str()), (Some(42), "ns/web"));
+        let expected = Continue { revision: Some(42), start: "ns/web".to_string(), since: 7 };
+        assert_eq!(parse_token(&continue_token(42, "ns/web", 7)).unwrap(), expected);
         let inconsistent = encode_token(&json!({"v": "meta.k8s.io/v1", "rv": -1, "start": "a"}));
-        assert_eq!(parse_token(&inconsistent).unwrap().0, None);
-        for bad in ["", "xxx", &encode_token(&json!({"v": "v0"})), &continue_token(1, "../x")] {
+        assert_eq!(parse_token(&inconsistent).unwrap().revision, None);
+        for bad in ["", "xxx", &encode_token(&json!({"v": "v0"})), &continue_token(1, "../x", 7)] {
             assert!(parse_token(bad).is_err(), "{bad}");
         }
     }

@@ -47,6 +47,8 @@ async fn a_pod_on_a_node_should_be_deleted_gracefully() {
     pod(&test, "p").await;
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
     test.post(&format!("{PODS}/p/binding"), &binding).await.expect(201);
+    let bound = test.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(bound["metadata"]["generation"], 1, "a node is no change of what is wanted of a pod");
     test.post(&format!("{PODS}/p/binding"), &binding).await.expect(409);
     let going = test.delete(&format!("{PODS}/p")).await.expect(200);
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 30);

@@ -1,6 +1,6 @@
 //! Lists: what they show, in pages and at revisions.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::server::{CONFIG_MAPS, TestServer, config_map, make_config_maps, name, names, version};
 
@@ -75,6 +75,24 @@ async fn a_page_that_is_no_longer_remembered_should_offer_an_inconsistent_way_on
     let test = test.another().await;
     let expired = test.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(410);
     assert_eq!(expired["reason"], "Expired");
+    let token = expired["metadata"]["continue"].as_str().unwrap();
+    let rest = test.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
+    assert_eq!(names(&rest), ["b"]);
+}
+
+#[tokio::test]
+async fn pages_should_stop_being_consistent_after_a_while_even_if_nothing_changes() {
+    let test = TestServer::start().await;
+    make_config_maps(&test, ["a", "b"]).await;
+    use base64::Engine;
+    let base64 = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let first = test.get(&format!("{CONFIG_MAPS}?limit=1")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    test.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
+    let mut token: Value = serde_json::from_slice(&base64.decode(token).unwrap()).unwrap();
+    token["since"] = (token["since"].as_i64().unwrap() - 301).into();
+    let token = base64.encode(token.to_string());
+    let expired = test.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(410);
     let token = expired["metadata"]["continue"].as_str().unwrap();
     let rest = test.get(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
     assert_eq!(names(&rest), ["b"]);
