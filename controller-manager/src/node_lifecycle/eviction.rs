@@ -36,8 +36,9 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     effect_fits && key_fits && (exists || value(&toleration.value) == value(&taint.value))
 }
 
-/// Whether and when a pod has to leave: the earliest end of a toleration, at once if one is missing.
-pub(super) fn decide(pod: &Pod, taints: &[Taint], now: Timestamp) -> Decision {
+/// Whether and when a pod has to leave: the earliest end of a toleration, at once if one is missing. Taints that do not say
+/// when they came count from when they were first `seen`.
+pub(super) fn decide(pod: &Pod, taints: &[Taint], seen: Timestamp, now: Timestamp) -> Decision {
     if taints.is_empty() || pods::is_terminating(pod) || pods::is_finished(pod) {
         return Decision::Stay;
     }
@@ -52,7 +53,7 @@ pub(super) fn decide(pod: &Pod, taints: &[Taint], now: Timestamp) -> Decision {
         let Some(limit) = fitting.iter().filter_map(|toleration| toleration.toleration_seconds).min() else {
             continue;
         };
-        let since = taint.time_added.as_ref().map_or(now, |time| time.0);
+        let since = taint.time_added.as_ref().map_or(seen, |time| time.0);
         let end = since.checked_add(seconds(limit.max(0))).unwrap_or(Timestamp::MAX);
         earliest = Some(earliest.map_or(end, |known| known.min(end)));
     }
@@ -115,10 +116,19 @@ mod tests {
     #[test]
     fn pods_stay_as_long_as_they_tolerate() {
         let taints = [unreachable()];
-        assert_eq!(decide(&running_pod("a", "n"), &taints, at(0)), Decision::Evict);
-        assert_eq!(decide(&pod_tolerating(None), &taints, at(1000)), Decision::Stay);
-        assert_eq!(decide(&pod_tolerating(Some(300)), &taints, at(10)), Decision::Until(at(300)));
-        assert_eq!(decide(&pod_tolerating(Some(300)), &taints, at(300)), Decision::Evict);
-        assert_eq!(decide(&running_pod("a", "n"), &[], at(0)), Decision::Stay);
+        assert_eq!(decide(&running_pod("a", "n"), &taints, at(0), at(0)), Decision::Evict);
+        assert_eq!(decide(&pod_tolerating(None), &taints, at(0), at(1000)), Decision::Stay);
+        assert_eq!(decide(&pod_tolerating(Some(300)), &taints, at(5), at(10)), Decision::Until(at(300)));
+        assert_eq!(decide(&pod_tolerating(Some(300)), &taints, at(5), at(300)), Decision::Evict);
+        assert_eq!(decide(&running_pod("a", "n"), &[], at(0), at(0)), Decision::Stay);
+    }
+
+    #[test]
+    fn a_taint_without_a_time_should_be_tolerated_from_when_it_was_seen() {
+        let taints = [Taint { time_added: None, ..unreachable() }];
+        let decide = |now| decide(&pod_tolerating(Some(300)), &taints, at(5), now);
+        assert_eq!(decide(at(5)), Decision::Until(at(305)));
+        assert_eq!(decide(at(304)), Decision::Until(at(305)));
+        assert_eq!(decide(at(305)), Decision::Evict);
     }
 }

@@ -15,6 +15,7 @@ use client::patch::{update, update_status};
 use client::{
     Change, ErrorExt, EventRecorder, EventType, Index, Informer, ObjectKey, Outcome, Queue, Scope, queue,
 };
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -42,7 +43,8 @@ pub(crate) async fn run(context: Context) {
     let pod_queue = context.queue::<ObjectKey>("taint-eviction");
     watch(&nodes, &leases, &pods, &by_node, &node_queue, &pod_queue);
     let recorder = context.recorder("node-controller");
-    let shell = Arc::new(Shell { context, nodes, leases, pods, by_node, recorder, health: Mutex::default() });
+    let (health, leaving) = Default::default();
+    let shell = Arc::new(Shell { context, nodes, leases, pods, by_node, recorder, health, leaving });
     tokio::join!(
         queue::run_on(node_queue, WORKERS, shell.clone(), Shell::reconcile_node),
         queue::run_on(pod_queue, WORKERS, shell, Shell::reconcile_pod),
@@ -96,6 +98,8 @@ struct Shell {
     by_node: Index<Pod>,
     recorder: EventRecorder,
     health: Mutex<HashMap<String, Health>>,
+    /// The pods that tolerate a taint for a while, and since when.
+    leaving: Mutex<HashMap<ObjectKey, Timestamp>>,
 }
 
 impl Shell {
@@ -195,15 +199,24 @@ impl Shell {
     }
 
     async fn reconcile_pod(self: Arc<Self>, key: ObjectKey) -> Reconciled {
-        let Some(pod) = self.pods.get_key(&key) else { return Ok(Outcome::Done) };
-        let Some(node) = self.nodes.get("", pods::node_name(&pod)) else { return Ok(Outcome::Done) };
+        let pod = self.pods.get_key(&key);
+        let node = pod.as_ref().and_then(|pod| self.nodes.get("", pods::node_name(pod)));
         let now = self.context.now();
-        match eviction::decide(&pod, &eviction::evicting_taints(&node), now) {
-            eviction::Decision::Stay => Ok(Outcome::Done),
-            eviction::Decision::Until(at) => {
+        let seen = self.leaving.lock().get(&key).copied().unwrap_or(now);
+        let decision = match (&pod, &node) {
+            (Some(pod), Some(node)) => eviction::decide(pod, &eviction::evicting_taints(node), seen, now),
+            _ => eviction::Decision::Stay,
+        };
+        match (decision, pod) {
+            (eviction::Decision::Until(at), _) => {
+                self.leaving.lock().insert(key, seen);
                 Ok(Outcome::RequeueAfter(until(at, now) + Duration::from_millis(10)))
             }
-            eviction::Decision::Evict => {
+            (eviction::Decision::Stay, _) | (_, None) => {
+                self.leaving.lock().remove(&key);
+                Ok(Outcome::Done)
+            }
+            (eviction::Decision::Evict, Some(pod)) => {
                 let api: Api<Pod> = self.context.api(&key.namespace);
                 eviction::evict(&api, &pod, &self.recorder, now).await?;
                 Ok(Outcome::Done)
