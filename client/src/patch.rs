@@ -28,6 +28,8 @@ pub trait ErrorExt {
     fn is_invalid(&self) -> bool;
     /// A create failed because its namespace is being deleted.
     fn is_namespace_terminating(&self) -> bool;
+    /// What went wrong in words for people, as events and conditions tell it: of an answer of the server its message alone.
+    fn told(&self) -> String;
 }
 
 impl ErrorExt for kube::Error {
@@ -51,6 +53,13 @@ impl ErrorExt for kube::Error {
         let kube::Error::Api(status) = self else { return false };
         let causes = status.details.iter().flat_map(|details| &details.causes);
         status.is_forbidden() && causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
+    }
+
+    fn told(&self) -> String {
+        match self {
+            kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+            other => other.to_string(),
+        }
     }
 }
 

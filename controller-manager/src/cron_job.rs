@@ -117,7 +117,7 @@ impl Controller {
             }
             Err(error) if error.is_namespace_terminating() => return Ok(()),
             Err(error) => {
-                let message = format!("Error creating job: {error}");
+                let message = format!("Error creating job: {}", error.told());
                 self.recorder.record(cron_job, EventType::Warning, "FailedCreate", message);
                 return Err(error);
             }

@@ -106,7 +106,7 @@ async fn sweep(context: &Context, namespace: &str) -> Findings {
     let kinds = match deletable(&context.client).await {
         Ok(kinds) => kinds,
         Err(error) => {
-            findings.discovery_error = Some(error.to_string());
+            findings.discovery_error = Some(error.told());
             return findings;
         }
     };
@@ -141,7 +141,7 @@ async fn sweep_kind(context: &Context, namespace: &str, kind: &Served, findings:
         }
         // The kind has just been removed, or cannot be served this way: it holds nothing of ours.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 405) => {}
-        Err(error) => findings.content_errors.push(format!("{}: {error}", kind.resource.plural)),
+        Err(error) => findings.content_errors.push(format!("{}: {}", kind.resource.plural, error.told())),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use client::ErrorExt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -82,7 +83,7 @@ async fn ask(client: &Client, pod: &Pod, audience: &str, seconds: i64) -> Result
     let reply = accounts
         .create_token_request(account, &kube::api::PostParams::default(), &request)
         .await
-        .map_err(|error| format!("failed to fetch token: {error}"))?;
+        .map_err(|error| format!("failed to fetch token: {}", error.told()))?;
     let status = reply.status.ok_or("failed to fetch token: the answer has no status")?;
     let now = Timestamp::now();
     let (Some(text), Some(expires)) = (status.token, status.expiration_timestamp) else {

@@ -68,7 +68,7 @@ impl Actions {
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key, node, %error, "binding failed; trying again");
-                let message = format!("binding rejected: {error}");
+                let message = format!("binding rejected: {}", error.told());
                 self.recorder.record(&*pod.object, EventType::Warning, "FailedScheduling", message);
                 Bound::Failed
             }

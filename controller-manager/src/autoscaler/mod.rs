@@ -15,7 +15,7 @@ use std::time::Duration;
 use api::quantity::Quantity;
 use api::selector::LabelSelector;
 use client::patch::update_status;
-use client::{Change, EventRecorder, EventType, Informer, ObjectKey, Outcome, queue};
+use client::{Change, ErrorExt, EventRecorder, EventType, Informer, ObjectKey, Outcome, queue};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
@@ -76,7 +76,7 @@ impl Controller {
         let target = &autoscaler.spec.scale_target_ref;
         let plan = match self.scale_of(&key.namespace, target).await {
             Ok((workloads, scale)) => self.act(&key, &autoscaler, &workloads, &scale).await,
-            Err(error) => without_scale(&autoscaler, &error.to_string(), self.context.now()),
+            Err(error) => without_scale(&autoscaler, &error.told(), self.context.now()),
         };
         for (reason, message) in plan.warnings {
             self.recorder.record(autoscaler.as_ref(), EventType::Warning, reason, message);
@@ -141,10 +141,11 @@ impl Controller {
                 self.histories.lock().entry(key.clone()).or_default().scaled(current, replicas, now);
             }
             Err(error) => {
-                let message = format!("the HPA controller was unable to update the target scale: {error}");
+                let why = error.told();
+                let message = format!("the HPA controller was unable to update the target scale: {why}");
                 plan.tell("AbleToScale", false, "FailedUpdateScale", &message, now);
                 plan.status.desired_replicas = current;
-                let message = format!("New size: {replicas}; reason: {because}; error: {error}");
+                let message = format!("New size: {replicas}; reason: {because}; error: {why}");
                 plan.warnings.push(("FailedRescale", message));
             }
         }
@@ -156,7 +157,7 @@ impl Controller {
         let request = Request::new(format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods"))
             .list(&ListParams::default().labels(selector))
             .map_err(|error| error.to_string())?;
-        let list: Value = self.context.client.request(request).await.map_err(|error| error.to_string())?;
+        let list: Value = self.context.client.request(request).await.map_err(|error| error.told())?;
         Ok(samples_of(&list))
     }
 }

@@ -124,7 +124,7 @@ impl<O: PodOwner + Resource<Scope = NamespaceResourceScope>> OwnedPods<O> {
             }
             Err(error) if error.is_namespace_terminating() => {}
             Err(error) => {
-                let message = format!("Error creating: {error}");
+                let message = format!("Error creating: {}", error.told());
                 self.recorder.record(owner, EventType::Warning, "FailedCreate", message);
             }
         }
@@ -141,7 +141,7 @@ impl<O: PodOwner + Resource<Scope = NamespaceResourceScope>> OwnedPods<O> {
             }
             Err(error) => {
                 self.expectations.deletion_observed(key, pods::uid(pod));
-                let message = format!("Error deleting: {error}");
+                let message = format!("Error deleting: {}", error.told());
                 self.recorder.record(owner, EventType::Warning, "FailedDelete", message);
             }
         }

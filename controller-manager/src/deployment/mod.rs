@@ -212,7 +212,8 @@ impl Controller {
             return Ok(true);
         }
         if !error.is_already_exists() {
-            let message = format!("Failed to create new replica set {:?}: {error}", set.name_any());
+            let why = error.told();
+            let message = format!("Failed to create new replica set {:?}: {why}", set.name_any());
             self.record(deployment, EventType::Warning, "ReplicaSetCreateError", message.clone());
             let mut changed = deployment.clone();
             progress::report_create_failure(&mut changed, message, now);

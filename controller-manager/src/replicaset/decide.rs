@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::ErrorExt;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
@@ -83,7 +84,7 @@ fn conditions(
             type_: "ReplicaFailure".into(),
             status: "True".into(),
             reason: Some(if failure.creating { "FailedCreate" } else { "FailedDelete" }.into()),
-            message: Some(failure.error.to_string()),
+            message: Some(failure.error.told()),
             last_transition_time: Some(Time(now)),
         }),
         None => conditions.retain(|condition| condition.type_ != "ReplicaFailure"),
@@ -148,10 +149,13 @@ mod tests {
 
     #[test]
     fn a_failure_is_reported_once_and_taken_back_after_success() {
-        let failure = Failure { creating: true, error: kube::Error::LinesCodecMaxLineLengthExceeded };
+        let refusal = kube::core::Status::failure("pods \"p\" is forbidden: exceeded quota", "Forbidden");
+        let failure = Failure { creating: true, error: kube::Error::Api(Box::new(refusal)) };
         let mut owner = ReplicaSet::default();
         let failed = status(&owner, &[], Some(&failure), at(1));
-        assert_eq!(failed.conditions.as_ref().unwrap()[0].reason.as_deref(), Some("FailedCreate"));
+        let condition = &failed.conditions.as_ref().unwrap()[0];
+        assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+        assert_eq!(condition.message.as_deref(), Some("pods \"p\" is forbidden: exceeded quota"));
         owner.status = Some(failed.clone());
         assert_eq!(status(&owner, &[], Some(&failure), at(2)), failed);
         assert_eq!(status(&owner, &[], None, at(3)).conditions, None);

@@ -149,8 +149,9 @@ impl Controller {
             }
             Err(error) => {
                 if !(error.is_namespace_terminating() || error.is_already_exists()) {
+                    let why = error.told();
                     let message =
-                        format!("create Pod {name} in StatefulSet {} failed error: {error}", key.name);
+                        format!("create Pod {name} in StatefulSet {} failed error: {why}", key.name);
                     self.pods.recorder.record(set, EventType::Warning, "FailedCreate", message);
                 }
                 Err(error)
