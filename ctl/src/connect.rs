@@ -65,16 +65,21 @@ async fn load(options: &GlobalOptions) -> anyhow::Result<Config> {
             let known: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
             bail!("error: context \"{wanted}\" does not exist; there are: {}", known.join(", "));
         }
-        return Config::from_custom_kubeconfig(kubeconfig, &choice)
-            .await
-            .context("the kubeconfig is incomplete");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &choice).await;
+        return config.map(without_retries).context("the kubeconfig is incomplete");
     }
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
-        return Config::incluster().context("cannot use the pod's service account");
+        return Config::incluster().map(without_retries).context("cannot use the pod's service account");
     }
     bail!(
         "no cluster is configured: start one with `gantry up`, or name a kubeconfig with --kubeconfig or $KUBECONFIG"
     )
+}
+
+/// After a 504 nobody knows whether a write was done: the user has to look before it is sent again.
+fn without_retries(mut config: Config) -> Config {
+    config.default_retry = false;
+    config
 }
 
 /// The kubeconfig that applies, if there is one: of several files what each says first.

@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn values_should_be_found_by_their_names() {
         let pairs: Pairs = [("app", "web"), ("empty", ""), ("last", "x")].into_iter().collect();
-        assert_eq!((pairs.get("app"), pairs.get("empty"), pairs.get("last")), (Some("web"), Some(""), Some("x")));
+        assert_eq!(
+            (pairs.get("app"), pairs.get("empty"), pairs.get("last")),
+            (Some("web"), Some(""), Some("x"))
+        );
         // A value is no name, and a part of a name is not the name.
         assert_eq!((pairs.get("web"), pairs.get("ap"), pairs.get("")), (None, None, None));
         assert_eq!(Pairs::default().get(""), None);

@@ -48,8 +48,7 @@ pub async fn run(server: &Server) -> Vec<(&'static str, Rate)> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "gantry-bench"}});
     send(&one, "POST", "/api/v1/namespaces", Some(&namespace)).await;
     // No controller does it where the API server runs alone; where one does, it may be faster.
-    let account =
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
     let path = format!("{NAMESPACE}/serviceaccounts/default?fieldManager=bench&force=true");
     send(&one, "PATCH", &path, Some(&account)).await;
     let mut rates = Vec::new();
@@ -172,7 +171,10 @@ async fn send(client: &Client, method: &str, path: &str, body: Option<&Value>) -
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header("content-type", if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" })
+        .header(
+            "content-type",
+            if method == "PATCH" { "application/apply-patch+yaml" } else { "application/json" },
+        )
         .body(bytes.into())
         .unwrap();
     let answer = client.send(request).await.unwrap();
