@@ -24,7 +24,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const BATCH: usize = 256;
 /// After it has sent something a watch rests so long for every watch of its row: what happens meanwhile goes out in one
 /// piece. A change is news to few watches at once, and costs little where many look on.
-const REST_PER_WATCH: Duration = Duration::from_micros(25);
+const REST_PER_WATCH: Duration = Duration::from_micros(50);
 /// The longest rest.
 const REST_MAX: Duration = Duration::from_millis(10);
 /// Shorter than the timer can tell.
