@@ -163,7 +163,8 @@ async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_fol
     let informers = Informers::new(world.admin(), world.shutdown.clone());
     let pods = informers.get::<Pod>(Scope::namespace("default"));
     assert!(pods.synced().await);
-    let (seen, all) = (lowest.clone(), pods.clone());
+    let (seen, all, worst) = (lowest.clone(), pods.clone(), Arc::new(std::sync::Mutex::new(String::new())));
+    let told = worst.clone();
     pods.on_change(move |change| {
         if matches!(change, Change::Added(_)) {
             return;
@@ -173,11 +174,15 @@ async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_fol
             .iter()
             .filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
             .count();
+        if serving < 5 && serving < seen.fetch_min(serving, Ordering::SeqCst) {
+            *told.lock().unwrap() = format!("{:?}", all.list());
+        }
         seen.fetch_min(serving, Ordering::SeqCst);
     });
     world.patch::<Deployment>("web", image("v2")).await;
     rolled_out(&world, "web", 5).await;
-    assert!(lowest.load(Ordering::SeqCst) >= 5, "{} pods served", lowest.load(Ordering::SeqCst));
+    let served = lowest.load(Ordering::SeqCst);
+    assert!(served >= 5, "{served} pods served: {}", worst.lock().unwrap());
 
     eventually("the slices hold exactly the new pods", || async {
         let of_web = ListParams::default().labels("kubernetes.io/service-name=web");
