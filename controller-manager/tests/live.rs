@@ -174,10 +174,9 @@ async fn a_rolling_update_keeps_its_bounds_as_a_watch_sees_them_and_services_fol
             .iter()
             .filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
             .count();
-        if serving < 5 && serving < seen.fetch_min(serving, Ordering::SeqCst) {
+        if serving < seen.fetch_min(serving, Ordering::SeqCst) && serving < 5 {
             *told.lock().unwrap() = format!("{:?}", all.list());
         }
-        seen.fetch_min(serving, Ordering::SeqCst);
     });
     world.patch::<Deployment>("web", image("v2")).await;
     rolled_out(&world, "web", 5).await;

@@ -17,6 +17,12 @@ pub(super) fn available(set: &ReplicaSet) -> i32 {
     set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
 }
 
+/// How many available pods of a set the rollout may count on. A set that was just told to shrink still reports those that
+/// it is about to delete.
+pub(super) fn dependable(set: &ReplicaSet) -> i32 {
+    available(set).min(size(set))
+}
+
 pub(super) fn total_size<'a>(sets: impl IntoIterator<Item = &'a Arc<ReplicaSet>>) -> i32 {
     sets.into_iter().map(|set| size(set)).sum()
 }

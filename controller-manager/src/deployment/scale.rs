@@ -167,7 +167,7 @@ pub(super) fn shrink_old(rollout: &mut Rollout<'_>) -> bool {
         resize(rollout, &set, size - step);
         removed += step;
     }
-    let spare = math::total_available(rollout.all()) - available_min;
+    let spare = rollout.all().map(|set| math::dependable(set)).sum::<i32>() - available_min;
     let mut given = 0;
     for set in rollout.old.clone() {
         let size = math::size(&set);

@@ -89,6 +89,17 @@ impl World {
         }
     }
 
+    /// Plays the replica set controller and the kubelet for the sets of one image, and for no other.
+    fn run_pods_of(&mut self, image: &str) {
+        let elsewhere: Vec<_> = self.sets.iter().map(|set| set.status.clone()).collect();
+        self.run_pods();
+        for (set, status) in self.sets.iter_mut().zip(elsewhere) {
+            if image_of(set) != image {
+                set.status = status;
+            }
+        }
+    }
+
     /// Plays the replica set controller and the kubelet: removes surplus at once, makes one pod available.
     fn run_pods(&mut self) {
         let pods_start = self.pods_start;
@@ -221,6 +232,21 @@ fn unavailable_old_pods_go_first_and_do_not_count_twice() {
     world.set_image("v2");
     world.reconcile();
     assert_eq!(math::size(world.of_image("v1")), 5, "three that were down anyway, and two more");
+}
+
+#[test]
+fn an_old_set_that_still_reports_what_it_deletes_is_not_counted_on() {
+    let mut world = World::new(5, rolling("40%", "0%"));
+    world.settle(|_| {});
+    world.set_image("v2");
+    // The new pods come up before the old set so much as looks at its new size.
+    for _ in 0..20 {
+        world.reconcile();
+        world.run_pods_of("v2");
+        let serving: i32 = world.sets.iter().map(math::dependable).sum();
+        assert!(serving >= 5, "{serving} serve");
+    }
+    assert_eq!(math::size(world.of_image("v2")), 5);
 }
 
 #[test]
