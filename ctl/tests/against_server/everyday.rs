@@ -214,9 +214,9 @@ fn waiting(user: &User) {
     ]);
     let ready = user.ok("wait --for=condition=Ready pod -l app=web --timeout=60s");
     assert_eq!(ready.matches(" condition met\n").count(), 2, "{ready}");
-    let late = user.fails("wait --for=condition=Never deployment/web --timeout=1s", "");
+    let late = user.fails("wait --for=condition=Never deployment/web --timeout=3s", "");
     assert_eq!(late, "error: timed out waiting for the condition on deployments/web\n");
-    let late = user.fails("wait --for=delete deployment/web --timeout=1s", "");
+    let late = user.fails("wait --for=delete deployment/web --timeout=3s", "");
     assert_eq!(late, "error: timed out waiting for the condition on deployments/web\n");
     let missing = user.fails("wait --for=condition=Ready pod/none --timeout=5s", "");
     assert_eq!(missing, "Error from server (NotFound): pods \"none\" not found\n");
@@ -263,10 +263,9 @@ fn four_kinds_of_patch(user: &User) {
     assert_eq!(patch("--type=json", test), "deployment.apps/web patched\n");
     user.fails(&format!("patch deployment web --type=json -p '{test}'"), "");
     user.ok("rollout status deployment/web --timeout=60s");
-    assert_eq!(
-        patch("--type=merge", r#"{"spec":{"replicas":3}}"#),
-        "deployment.apps/web patched (no change)\n"
-    );
+    // Not of the deployment: its controller may have something to say of pods that are still ending.
+    let same = "patch configmap zoo --type=merge -p '{\"data\":{\"a\":\"bear\"}}'";
+    assert_eq!(user.ok(same), "configmap/zoo patched (no change)\n");
     let scale = "patch deployment web --subresource=scale --type=merge -p '{\"spec\":{\"replicas\":2}}'";
     assert!(user.ok(scale).contains("/web patched"));
     assert_eq!(user.field("deployment web", ".spec.replicas"), "2");
@@ -438,21 +437,25 @@ spec:
 }
 
 fn a_watch_through_a_restart(cluster: &mut Cluster, tool: &Tool) {
-    User { cluster, tool }.ok("create configmap watched --from-literal=step=one");
+    let user = User { cluster, tool };
+    user.ok_with(
+        "apply -f -",
+        "{apiVersion: v1, kind: LimitRange, metadata: {name: watched, labels: {step: one}}, spec: {limits: []}}",
+    );
     let before = watches(cluster);
-    let waiting =
-        cluster.begin(tool, "wait --for=jsonpath={.data.step}=two configmap/watched --timeout=120s");
+    let waiting = cluster
+        .begin(tool, "wait --for=jsonpath={.metadata.labels.step}=two limitrange/watched --timeout=120s");
     eventually("the watch has begun", || (watches(cluster) > before).then_some(()));
     cluster.restart();
-    User { cluster, tool }.ok("patch configmap watched --type=merge -p '{\"data\":{\"step\":\"two\"}}'");
+    User { cluster, tool }.ok("label limitrange watched step=two --overwrite");
     let said = Said::of(waiting);
-    assert!(said.ok && said.out == "configmap/watched condition met\n", "{said:?}");
+    assert!(said.ok && said.out == "limitrange/watched condition met\n", "{said:?}");
 }
 
-/// How many watches of config maps the server serves.
+/// How many watches of limit ranges the server serves: a kind that nothing else of the test begins or ends to watch.
 fn watches(cluster: &Cluster) -> u32 {
     let metrics = cluster.block_on(cluster.test.get("/metrics")).expect(200);
-    let name = "apiserver_longrunning_requests{verb=\"WATCH\",resource=\"configmaps\"} ";
+    let name = "apiserver_longrunning_requests{verb=\"WATCH\",resource=\"limitranges\"} ";
     let line = metrics.as_str().unwrap().lines().find_map(|line| line.strip_prefix(name));
     line.map_or(0, |count| count.parse().unwrap())
 }
