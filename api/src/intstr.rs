@@ -2,10 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{
-    field::{Errors, Path},
-    names,
-};
+use crate::{at::At, names};
 
 /// Why a value stands for no amount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,33 +40,23 @@ pub fn is_zero(value: &Value) -> bool {
 }
 
 /// An amount that has to be a number from 0 or a percentage.
-pub fn validate_amount(errors: &mut Errors, path: &Path, value: &Value) {
-    match value {
-        Value::String(text) => errors.invalid_each(path, text, names::percent(text)),
-        Value::Number(number) if number.as_i64().is_some_and(|n| n < 0) => {
-            errors.invalid(path, value.clone(), "must be greater than or equal to 0");
-        }
-        _ => {}
+pub fn check_amount(amount: &At) {
+    if amount.is_string() {
+        amount.form(names::percent);
     }
+    amount.within(0.., "must be greater than or equal to 0");
 }
 
 /// An amount of which a percentage may be at most 100.
-pub fn validate_not_above_all(errors: &mut Errors, path: &Path, value: &Value) {
-    if as_percent(value).is_some_and(|percent| percent > 100) {
-        errors.invalid(path, value.clone(), "must not be greater than 100%");
+pub fn check_not_above_all(amount: &At) {
+    if as_percent(amount).is_some_and(|percent| percent > 100) {
+        amount.invalid("must not be greater than 100%");
     }
 }
 
 /// A port by number or by name.
-pub fn validate_port(errors: &mut Errors, path: &Path, value: &Value) {
-    match value {
-        Value::String(name) => errors.invalid_each(path, name, names::port_name(name)),
-        other => {
-            if let Some(fault) = names::port_number(other.as_i64().unwrap_or_default()) {
-                errors.invalid(path, other.clone(), fault);
-            }
-        }
-    }
+pub fn check_port(port: &At) {
+    if port.is_string() { port.form(names::port_name) } else { port.port_number() }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the objects are: the resource table, the object envelope, selectors, quantities, defaulting, validation and
 //! table columns. Pure: no tokio, no IO, no clock.
 
+pub mod at;
 pub mod columns;
 pub mod convert;
 pub mod cron;

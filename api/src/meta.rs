@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::{
-    Row,
-    field::{Errors, FieldError, Look, Path, PathExt},
-    names::{self, NameRule},
+    FieldError, Row,
+    at::{self, At},
+    field::Look,
+    names,
 };
 
 const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
@@ -14,68 +15,63 @@ const FOREGROUND: &str = "foregroundDeletion";
 
 /// Checks the metadata of an object that is about to be created; its name has been generated already.
 pub fn validate(object: &Value, row: &Row) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let path = Path::ROOT.field("metadata");
-    let metadata = object.get("metadata").unwrap_or(&Value::Null);
-    let rule = row.strategy.name_rule();
-    let prefix = metadata.text("generateName");
-    if !prefix.is_empty() {
-        errors.invalid_each(&path.field("generateName"), prefix, rule.check_prefix(prefix));
-    }
-    let name = metadata.text("name");
-    if name.is_empty() {
-        errors.required(&path.field("name"), "name or generateName is required");
-    } else {
-        errors.invalid_each(&path.field("name"), name, rule.check(name));
-    }
-    let namespace = metadata.text("namespace");
-    let namespace_path = path.field("namespace");
-    if !row.is_namespaced() {
-        if !namespace.is_empty() {
-            errors.forbidden(&namespace_path, "not allowed on this type");
+    at::check(object, |object| {
+        let metadata = object.field("metadata");
+        let rule = row.strategy.name_rule();
+        let prefix = metadata.field("generateName");
+        if !prefix.is_empty() {
+            prefix.invalid_each(prefix.str(), rule.check_prefix(prefix.str()));
         }
-    } else if namespace.is_empty() {
-        errors.required(&namespace_path, "");
-    } else {
-        errors.invalid_each(&namespace_path, namespace, NameRule::Label.check(namespace));
-    }
-    validate_common(&mut errors, &path, metadata);
-    validate_finalizers(&mut errors, &path.field("finalizers"), metadata);
-    errors.into_vec()
+        let name = metadata.field("name");
+        if name.is_empty() {
+            name.required("name or generateName is required");
+        } else {
+            name.invalid_each(name.str(), rule.check(name.str()));
+        }
+        let namespace = metadata.field("namespace");
+        if row.is_namespaced() {
+            namespace.name(names::dns1123_label);
+        } else if !namespace.is_empty() {
+            namespace.forbidden("not allowed on this type");
+        }
+        check_common(&metadata);
+        check_finalizers(&metadata.field("finalizers"));
+    })
 }
 
 /// Checks the metadata of an object that takes the place of another.
-pub fn validate_update(new: &Value, old: &Value, _row: &Row) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let path = Path::ROOT.field("metadata");
+pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let null = Value::Null;
-    let (new, old) = (new.get("metadata").unwrap_or(&null), old.get("metadata").unwrap_or(&null));
-    if old.at("deletionTimestamp").is_some() {
-        let added: Vec<String> = new
-            .items("finalizers")
-            .iter()
-            .filter(|f| !old.items("finalizers").contains(f))
-            .map(ToString::to_string)
-            .collect();
-        if !added.is_empty() {
-            let detail = format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
-                added.join(", ")
-            );
-            errors.forbidden(&path.field("finalizers"), &detail);
+    let old = old.get("metadata").unwrap_or(&null);
+    at::check(new, |new| {
+        let new = new.field("metadata");
+        let finalizers = new.field("finalizers");
+        if old.at("deletionTimestamp").is_some() {
+            let is_new = |finalizer: &&Value| !old.items("finalizers").contains(finalizer);
+            let added: Vec<String> = finalizers.list().iter().filter(is_new).map(Value::to_string).collect();
+            if !added.is_empty() {
+                finalizers.forbidden(&format!(
+                    "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                    added.join(", ")
+                ));
+            }
+        } else {
+            check_finalizers(&finalizers);
         }
-    } else {
-        validate_finalizers(&mut errors, &path.field("finalizers"), new);
-    }
-    for name in
-        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
-    {
-        if new.at(name) != old.at(name) {
-            errors.immutable(&path.field(name), new.get(name).unwrap_or(&null));
+        for name in [
+            "name",
+            "namespace",
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+        ] {
+            if new.at(name) != old.at(name) {
+                new.field(name).immutable();
+            }
         }
-    }
-    validate_common(&mut errors, &path, new);
-    errors.into_vec()
+        check_common(&new);
+    })
 }
 
 /// Whether a field is one that these checks speak of, where a schema has something to say of it as well.
@@ -83,74 +79,57 @@ pub fn checks(field: &str) -> bool {
     field.starts_with("metadata.ownerReferences")
 }
 
-fn validate_common(errors: &mut Errors, path: &Path, metadata: &Value) {
-    validate_labels(errors, &path.field("labels"), metadata);
-    validate_annotations(errors, &path.field("annotations"), metadata);
-    validate_owners(errors, &path.field("ownerReferences"), metadata);
+fn check_common(metadata: &At) {
+    metadata.field("labels").labels();
+    check_annotations(&metadata.field("annotations"));
+    check_owners(&metadata.field("ownerReferences"));
 }
 
-/// Checks the `labels` of metadata, also of a pod template's.
-pub fn validate_labels(errors: &mut Errors, path: &Path, metadata: &Value) {
-    for (key, value) in metadata.entries("labels") {
-        errors.invalid_each(path, key, names::qualified_name(key));
-        let value = value.as_str().unwrap_or_default();
-        errors.invalid_each(path, value, names::label_value(value));
-    }
-}
-
-/// Checks the `annotations` of metadata, also of a pod template's.
-pub fn validate_annotations(errors: &mut Errors, path: &Path, metadata: &Value) {
+/// Checks annotations, also those of a pod template.
+pub fn check_annotations(annotations: &At) {
     let mut bytes = 0;
-    for (key, value) in metadata.entries("annotations") {
-        errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase()));
-        bytes += key.len() + value.as_str().unwrap_or_default().len();
+    for (key, value) in annotations.members() {
+        annotations.invalid_each(key, names::qualified_name(&key.to_lowercase()));
+        bytes += key.len() + value.str().len();
     }
     if bytes > ANNOTATIONS_BYTES_MAX {
-        errors.too_long(path, ANNOTATIONS_BYTES_MAX);
+        annotations.too_long(ANNOTATIONS_BYTES_MAX);
     }
 }
 
-fn validate_owners(errors: &mut Errors, path: &Path, metadata: &Value) {
+fn check_owners(owners: &At) {
     let mut controller: Option<String> = None;
-    let owners = metadata.items("ownerReferences");
-    for owner in owners {
+    for owner in owners.list() {
         // Upstream names the list, not the element.
-        let api_version = owner.text("apiVersion");
-        if api_version.rsplit('/').next().unwrap_or_default().is_empty() {
-            errors.invalid(&path.field("apiVersion"), api_version, "version must not be empty");
+        let owner = owners.with(owner);
+        let version = owner.field("apiVersion");
+        if version.str().rsplit('/').next().unwrap_or_default().is_empty() {
+            version.invalid_text("version must not be empty");
         }
-        for name in ["kind", "name", "uid"] {
-            if owner.text(name).is_empty() {
-                errors.invalid(&path.field(name), "", "must not be empty");
-            }
+        for name in ["kind", "name", "uid"].into_iter().filter(|name| owner.text(name).is_empty()) {
+            owner.field(name).invalid_value("", "must not be empty");
         }
-        if api_version == "v1" && owner.text("kind") == "Event" {
-            errors.invalid(path, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+        if version.str() == "v1" && owner.text("kind") == "Event" {
+            owner.invalid("/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.flag("controller") {
             let this = format!("{}/{}", owner.text("kind"), owner.text("name"));
             match &controller {
                 None => controller = Some(this),
-                Some(first) => {
-                    let detail = format!(
-                        "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
-                         and {this}"
-                    );
-                    errors.invalid(path, owners.to_vec(), detail);
-                }
+                Some(first) => owners.invalid(format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} \
+                     and {this}"
+                )),
             }
         }
     }
 }
 
-fn validate_finalizers(errors: &mut Errors, path: &Path, metadata: &Value) {
-    let finalizers = metadata.items("finalizers");
-    for finalizer in finalizers.iter().filter_map(Value::as_str) {
-        errors.invalid_each(path, finalizer, names::qualified_name(finalizer));
-    }
-    if [ORPHAN, FOREGROUND].iter().all(|wanted| finalizers.iter().any(|f| f == wanted)) {
-        let detail = format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set");
-        errors.invalid(path, finalizers.to_vec(), detail);
+fn check_finalizers(finalizers: &At) {
+    let list = finalizers.list();
+    list.iter().for_each(|finalizer| finalizers.with(finalizer).form(names::qualified_name));
+    if [ORPHAN, FOREGROUND].iter().all(|wanted| list.iter().any(|f| f == wanted)) {
+        finalizers.invalid(format!("finalizer {ORPHAN} and {FOREGROUND} cannot be both set"));
     }
 }
 
@@ -198,13 +177,13 @@ mod tests {
         let new =
             json!({"metadata": {"name": "b", "uid": "1", "deletionTimestamp": "t", "finalizers": ["c/d"]}});
         assert_eq!(
-            said(&validate_update(&new, &old, pods)),
+            said(&validate_update(&new, &old)),
             [
                 "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, \
               found new finalizers []string{\"c/d\"}",
                 "metadata.name: Invalid value: \"b\": field is immutable"
             ]
         );
-        assert!(validate_update(&old, &old, pods).is_empty());
+        assert!(validate_update(&old, &old).is_empty());
     }
 }

@@ -157,6 +157,12 @@ pub fn dns1035_label(value: &str) -> Vec<String> {
     faults
 }
 
+/// The name of a kind: one label that starts with a letter, in whatever case.
+pub fn mixed_case_label(value: &str) -> Vec<String> {
+    let faults = dns1035_label(&value.to_lowercase()).into_iter();
+    faults.map(|fault| format!("may have mixed case, but should otherwise match: {fault}")).collect()
+}
+
 /// A key of labels, annotations, finalizers, taints, resources: `[prefix/]name`.
 pub fn qualified_name(value: &str) -> Vec<String> {
     const RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \

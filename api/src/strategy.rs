@@ -4,7 +4,12 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::Value;
 
-use crate::{FieldError, field::same_meaning, names::NameRule};
+use crate::{
+    FieldError,
+    at::{self, At},
+    field::same_meaning,
+    names::NameRule,
+};
 
 /// What a strategy may know of the request.
 #[derive(Clone, Debug, Default)]
@@ -65,20 +70,29 @@ pub trait Strategy: Send + Sync {
     /// Decides which part of the object the verb may change, beyond what the pipeline has done.
     fn prepare_for_update(&self, _new: &mut Value, _old: &Value, _context: &WriteContext) {}
 
-    /// What is wrong with the object, beyond the schema. Not run for writes to `/status`.
-    fn validate(&self, _object: &Value) -> Vec<FieldError> {
-        Vec::new()
+    /// Checks what the schema cannot. Not run for writes to `/status`.
+    fn check(&self, _object: &At) {}
+
+    /// Checks a new object beyond that: what may only come about later.
+    fn check_create(&self, _object: &At) {}
+
+    /// Checks the change: immutable fields, forbidden transitions. `check` runs as well, except for writes to
+    /// `/status`.
+    fn check_update(&self, _new: &At, _old: &Value, _context: &WriteContext) {}
+
+    /// What [`check`](Self::check) finds.
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        at::check(object, |object| self.check(object))
     }
 
-    /// What is wrong with a new object beyond that: what may only come about later.
-    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
-        Vec::new()
+    /// What [`check_create`](Self::check_create) finds.
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        at::check(object, |object| self.check_create(object))
     }
 
-    /// What is wrong with the change: immutable fields, forbidden transitions. `validate` runs as well, except for
-    /// writes to `/status`.
-    fn validate_update(&self, _new: &Value, _old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        Vec::new()
+    /// What [`check_update`](Self::check_update) finds.
+    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
+        at::check(new, |new| self.check_update(new, old, context))
     }
 
     /// What the user should know though the write succeeds.

@@ -133,7 +133,7 @@ fn exercise(row: &Row, bad: &Value, good: &Value, now: jiff::Timestamp) {
         let _ = row.strategy.validate_update(good, bad, &context);
     }
     let _ = api::meta::validate(bad, row);
-    let _ = api::meta::validate_update(bad, good, row);
+    let _ = api::meta::validate_update(bad, good);
     let _ = row.strategy.validate(bad);
     let _ = row.strategy.validate_create(bad);
     let _ = row.strategy.warnings(bad, Some(good));
@@ -258,7 +258,7 @@ fn schema_of(row: &Row) -> std::sync::Arc<schema::Schema> {
 fn check(row: &Row, new: &Value, old: Option<&Value>, context: &WriteContext) -> Vec<FieldError> {
     let mut errors = match old {
         None => api::meta::validate(new, row),
-        Some(old) => api::meta::validate_update(new, old, row),
+        Some(old) => api::meta::validate_update(new, old),
     };
     let mut is_sound = true;
     if context.subresource != Some("status") {

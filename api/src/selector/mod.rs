@@ -12,6 +12,7 @@ pub use field::{FieldSelector, FieldTerm};
 use serde_json::{Map, Value};
 
 use crate::{
+    at::At,
     field::{Errors, Look, Path, PathExt, quoted},
     names,
 };
@@ -289,41 +290,24 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// What is wrong with a `LabelSelector` object.
-pub fn validate_object(errors: &mut Errors, path: &Path, object: &Value) {
-    let labels = path.field("matchLabels");
-    for (key, value) in object.entries("matchLabels") {
-        errors.invalid_each(&labels, key, names::qualified_name(key));
-        let value = value.as_str().unwrap_or_default();
-        errors.invalid_each(&labels, value, names::label_value(value));
-    }
-    let expressions = path.field("matchExpressions");
-    for (index, expression) in object.items("matchExpressions").iter().enumerate() {
-        validate_expression(errors, &expressions.index(index), expression);
-    }
+/// Checks a `LabelSelector` object.
+pub fn check(selector: &At) {
+    selector.field("matchLabels").labels();
+    selector.each("matchExpressions", check_expression);
 }
 
-fn validate_expression(errors: &mut Errors, path: &Path, expression: &Value) {
-    let values = expression.items("values");
-    match expression.text("operator") {
-        "In" | "NotIn" if values.is_empty() => {
-            errors.required(&path.field("values"), "must be specified when `operator` is 'In' or 'NotIn'");
-        }
+fn check_expression(expression: &At) {
+    let (operator, values) = (expression.field("operator"), expression.field("values"));
+    match operator.str() {
+        "In" | "NotIn" => values.filled("must be specified when `operator` is 'In' or 'NotIn'"),
         "Exists" | "DoesNotExist" if !values.is_empty() => {
-            errors.forbidden(
-                &path.field("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            );
+            values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
         }
-        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-        other => errors.invalid(&path.field("operator"), other, "not a valid selector operator"),
+        "Exists" | "DoesNotExist" => {}
+        _ => operator.invalid_text("not a valid selector operator"),
     }
-    let key = expression.text("key");
-    errors.invalid_each(&path.field("key"), key, names::qualified_name(key));
-    let values_path = path.field("values");
-    for (index, value) in values.iter().filter_map(Value::as_str).enumerate() {
-        errors.invalid_each(&values_path.index(index), value, names::label_value(value));
-    }
+    expression.field("key").form(names::qualified_name);
+    values.elements().for_each(|value| value.form(names::label_value));
 }
 
 #[cfg(test)]

@@ -2,22 +2,19 @@
 //!
 //! Deliberately absent: compilation of CEL expressions, which is the business of whoever evaluates them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::Value;
 
-use super::common::{Seen, one_of, reset_status, spec};
-use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt},
-    names, selector,
-};
+use super::common::{name_of, reset_status};
+use crate::{Strategy, WriteContext, at::At, field::Look, names, selector};
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const CONDITIONS_MAX: usize = 64;
 const ANNOTATIONS_MAX: usize = 20;
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const MUTATING_OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+const REINVOCATIONS: [&str; 2] = ["IfNeeded", "Never"];
 
 /// The strategy of a kind of this group.
 pub(super) fn for_kind(kind: &str) -> Arc<dyn Strategy> {
@@ -50,24 +47,19 @@ impl Strategy for WebhookConfiguration {
         new.get("webhooks") != old.get("webhooks")
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("webhooks");
-        let mut seen = Seen::default();
-        for (index, hook) in object.items("webhooks").iter().enumerate() {
-            let path = path.index(index);
-            webhook(&mut errors, &path, hook);
+    fn check(&self, object: &At) {
+        let mut seen = BTreeSet::new();
+        object.each("webhooks", |hook| {
+            webhook(hook);
             if self.mutates {
-                let words = ["IfNeeded", "Never"];
-                one_of(&mut errors, &path.field("reinvocationPolicy"), hook, &words);
+                hook.field("reinvocationPolicy").one_of(&REINVOCATIONS);
             }
-            review_versions(&mut errors, &path.field("admissionReviewVersions"), hook);
-            let name = hook.text("name");
-            if !name.is_empty() && !seen.is_new(name) {
-                errors.duplicate(&path.field("name"), name);
+            review_versions(&hook.field("admissionReviewVersions"));
+            let name = hook.field("name");
+            if !name.is_empty() {
+                name.unique(&mut seen);
             }
-        }
-        errors.into_vec()
+        });
     }
 }
 
@@ -88,36 +80,27 @@ impl Strategy for Policy {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        one_of(&mut errors, &path.field("failurePolicy"), spec, &["Fail", "Ignore"]);
-        if let Some(kind) = spec.at("paramKind") {
-            parameter_kind(&mut errors, &path.field("paramKind"), kind);
-        }
-        let constraints_path = path.field("matchConstraints");
-        match spec.at("matchConstraints") {
-            None => errors.required(&constraints_path, ""),
-            Some(constraints) => {
-                match_resources(&mut errors, &constraints_path, constraints);
-                if constraints.items("resourceRules").is_empty() {
-                    errors.required(&constraints_path.field("resourceRules"), "");
-                }
-                if self.mutates {
-                    mutated_operations(&mut errors, &constraints_path, constraints);
-                }
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.field("failurePolicy").one_of(&["Fail", "Ignore"]);
+        spec.optional("paramKind", parameter_kind);
+        let constraints = spec.field("matchConstraints");
+        if constraints.is_given() {
+            match_resources(&constraints);
+            constraints.field("resourceRules").filled("");
+            if self.mutates {
+                mutated_operations(&constraints);
             }
-        }
-        match_conditions(&mut errors, &path.field("matchConditions"), spec.items("matchConditions"));
-        variables(&mut errors, &path.field("variables"), spec.items("variables"));
-        if self.mutates {
-            mutations(&mut errors, &path, spec);
         } else {
-            let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-            validations(&mut errors, &path, spec, name);
+            constraints.required("");
         }
-        errors.into_vec()
+        match_conditions(&spec.field("matchConditions"));
+        spec.each("variables", variable);
+        if self.mutates {
+            mutations(&spec);
+        } else {
+            validations(&spec, name_of(object));
+        }
     }
 }
 
@@ -132,448 +115,342 @@ impl Strategy for PolicyBinding {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let policy = spec.text("policyName");
-        if policy.is_empty() {
-            errors.required(&path.field("policyName"), "");
-        } else {
-            errors.invalid_each(&path.field("policyName"), policy, names::dns1123_subdomain(policy));
-        }
-        if let Some(reference) = spec.at("paramRef") {
-            parameter_reference(&mut errors, &path.field("paramRef"), reference);
-        }
-        if let Some(resources) = spec.at("matchResources") {
-            let path = path.field("matchResources");
-            match_resources(&mut errors, &path, resources);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.field("policyName").name(names::dns1123_subdomain);
+        spec.optional("paramRef", parameter_reference);
+        spec.optional("matchResources", |resources| {
+            match_resources(resources);
             if self.mutates {
-                mutated_operations(&mut errors, &path, resources);
+                mutated_operations(resources);
             }
-        }
+        });
         if !self.mutates {
-            actions(&mut errors, &path.field("validationActions"), spec.items("validationActions"));
+            actions(&spec.field("validationActions"));
         }
-        errors.into_vec()
     }
 }
 
-fn webhook(errors: &mut Errors, path: &Path, hook: &Value) {
-    qualified_host(errors, &path.field("name"), hook.text("name"));
-    let rules = path.field("rules");
-    for (index, rule) in hook.items("rules").iter().enumerate() {
-        rule_with_operations(errors, &rules.index(index), rule);
+fn webhook(hook: &At) {
+    qualified_host(&hook.field("name"));
+    hook.each("rules", rule_with_operations);
+    hook.field("failurePolicy").one_of(&["Fail", "Ignore"]);
+    hook.field("matchPolicy").one_of(&["Equivalent", "Exact"]);
+    let effects = hook.field("sideEffects");
+    if effects.is_given() {
+        effects.among(&["None", "NoneOnDryRun"]);
+    } else {
+        effects.required("must specify one of None, NoneOnDryRun");
     }
-    one_of(errors, &path.field("failurePolicy"), hook, &["Fail", "Ignore"]);
-    one_of(errors, &path.field("matchPolicy"), hook, &["Equivalent", "Exact"]);
-    let effects = ["None", "NoneOnDryRun"];
-    let effects_path = path.field("sideEffects");
-    match hook.at("sideEffects").and_then(Value::as_str) {
-        None => errors.required(&effects_path, "must specify one of None, NoneOnDryRun"),
-        Some(effect) if !effects.contains(&effect) => errors.not_supported(&effects_path, effect, &effects),
-        Some(_) => {}
-    }
-    if let Some(seconds) = hook.int("timeoutSeconds").filter(|s| !(1..=30).contains(s)) {
-        let detail = "the timeout value must be between 1 and 30 seconds";
-        errors.invalid(&path.field("timeoutSeconds"), seconds, detail);
-    }
+    let detail = "the timeout value must be between 1 and 30 seconds";
+    hook.field("timeoutSeconds").within(1..=30, detail);
     for name in ["namespaceSelector", "objectSelector"] {
-        if let Some(selector) = hook.at(name) {
-            selector::validate_object(errors, &path.field(name), selector);
-        }
+        hook.optional(name, selector::check);
     }
-    client_config(errors, &path.field("clientConfig"), hook.get("clientConfig").unwrap_or(&Value::Null));
-    match_conditions(errors, &path.field("matchConditions"), hook.items("matchConditions"));
+    client_config(&hook.field("clientConfig"));
+    match_conditions(&hook.field("matchConditions"));
 }
 
 /// A name of at least three labels.
-fn qualified_host(errors: &mut Errors, path: &Path, name: &str) {
+fn qualified_host(name: &At) {
     if name.is_empty() {
-        return errors.required(path, "");
+        return name.required("");
     }
-    let faults = names::dns1123_subdomain(name);
+    let faults = names::dns1123_subdomain(name.str());
     if !faults.is_empty() {
-        return errors.invalid(path, name, faults.join(","));
+        return name.invalid(faults.join(","));
     }
-    if name.split('.').count() < 3 {
-        errors.invalid(path, name, "should be a domain with at least three segments separated by dots");
+    if name.str().split('.').count() < 3 {
+        name.invalid("should be a domain with at least three segments separated by dots");
     }
 }
 
 /// Where a webhook, or a converter, is reached.
-pub(super) fn client_config(errors: &mut Errors, path: &Path, config: &Value) {
-    match (config.at("url").and_then(Value::as_str), config.at("service")) {
-        (Some(url), None) => webhook_url(errors, &path.field("url"), url),
+fn client_config(config: &At) {
+    match (config.given("url"), config.given("service")) {
+        (Some(url), None) => webhook_url(&url),
         (None, Some(service)) => {
-            let path = path.field("service");
-            for name in ["name", "namespace"].into_iter().filter(|name| service.text(name).is_empty()) {
-                errors.required(&path.field(name), "");
-            }
-            let port = service.int("port").unwrap_or(443);
-            if names::port_number(port).is_some() {
-                let detail = "port is not valid: must be between 1 and 65535, inclusive";
-                errors.invalid(&path.field("port"), port, detail);
-            }
-            webhook_path(errors, &path.field("path"), service.text("path"));
+            service.all_filled(&["name", "namespace"]);
+            let detail = "port is not valid: must be between 1 and 65535, inclusive";
+            service.field("port").within(1..=65_535, detail);
+            webhook_path(&service.field("path"));
         }
-        _ => errors.required(path, "exactly one of url or service is required"),
+        _ => config.required("exactly one of url or service is required"),
     }
 }
 
-fn webhook_path(errors: &mut Errors, path: &Path, target: &str) {
+fn webhook_path(path: &At) {
+    let target = path.str();
     if target.is_empty() || target == "/" {
         return;
     }
-    let Some(inner) = target.strip_prefix('/') else {
-        return errors.invalid(path, target, "must start with a '/'");
-    };
+    let Some(inner) = target.strip_prefix('/') else { return path.invalid("must start with a '/'") };
     for (index, step) in inner.strip_suffix('/').unwrap_or(inner).split('/').enumerate() {
         if step.is_empty() {
-            errors.invalid(path, target, format!("segment[{index}] may not be empty"));
+            path.invalid(format!("segment[{index}] may not be empty"));
             continue;
         }
         let faults = names::dns1123_subdomain(step).into_iter();
-        errors.invalid_each(path, target, faults.map(|fault| format!("segment[{index}]: {fault}")));
+        path.invalid_each(target, faults.map(|fault| format!("segment[{index}]: {fault}")));
     }
 }
 
-fn webhook_url(errors: &mut Errors, path: &Path, url: &str) {
+fn webhook_url(url: &At) {
     const FORM: &str = "; desired format: https://host[/path]";
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return errors.required(path, &format!("url must be a valid URL{FORM}"));
+    let Some((scheme, rest)) = url.str().split_once("://") else {
+        return url.required(&format!("url must be a valid URL{FORM}"));
     };
     if scheme != "https" {
-        let detail = format!("'https' is the only allowed URL scheme{FORM}");
-        errors.invalid(path, scheme, detail);
+        url.invalid_value(scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     }
-    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, f)| (rest, f));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, q)| (rest, q));
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let authority = rest.split('/').next().unwrap_or_default();
     if authority.is_empty() {
-        errors.invalid(path, authority, format!("host must be specified{FORM}"));
+        url.invalid_value(authority, format!("host must be specified{FORM}"));
     }
     if let Some((user, _)) = authority.rsplit_once('@') {
-        errors.invalid(path, user, "user information is not permitted in the URL");
+        url.invalid_value(user, "user information is not permitted in the URL");
     }
     if !fragment.is_empty() {
-        errors.invalid(path, fragment, "fragments are not permitted in the URL");
+        url.invalid_value(fragment, "fragments are not permitted in the URL");
     }
     if !query.is_empty() {
-        errors.invalid(path, query, "query parameters are not permitted in the URL");
+        url.invalid_value(query, "query parameters are not permitted in the URL");
     }
 }
 
-fn review_versions(errors: &mut Errors, path: &Path, hook: &Value) {
-    let versions = hook.items("admissionReviewVersions");
+fn review_versions(versions: &At) {
     if versions.is_empty() {
-        return errors.required(path, "must specify one of v1, v1beta1");
+        return versions.required("must specify one of v1, v1beta1");
     }
-    let mut seen = Seen::default();
-    for (index, version) in versions.iter().filter_map(Value::as_str).enumerate() {
-        if !seen.is_new(version) {
-            errors.invalid(&path.index(index), version, "duplicate version");
-            continue;
+    let mut seen = BTreeSet::new();
+    for version in versions.elements() {
+        if seen.insert(version.str()) {
+            version.form(names::dns1035_label);
+        } else {
+            version.invalid("duplicate version");
         }
-        errors.invalid_each(&path.index(index), version, names::dns1035_label(version));
     }
-    if !versions.iter().any(|v| REVIEW_VERSIONS.iter().any(|known| v == known)) {
-        errors.invalid(path, versions.to_vec(), "must include at least one of v1, v1beta1");
+    if !seen.iter().any(|version| REVIEW_VERSIONS.contains(version)) {
+        versions.invalid("must include at least one of v1, v1beta1");
     }
 }
 
-fn rule_with_operations(errors: &mut Errors, path: &Path, rule: &Value) {
-    let operations_path = path.field("operations");
-    let operations = rule.items("operations");
-    if operations.is_empty() {
-        errors.required(&operations_path, "");
-    }
-    alone(errors, &operations_path, operations, "operations");
-    for (index, operation) in operations.iter().filter_map(Value::as_str).enumerate() {
-        if !OPERATIONS.contains(&operation) {
-            errors.not_supported(&operations_path.index(index), operation, &OPERATIONS);
-        }
-    }
+fn rule_with_operations(rule: &At) {
+    let operations = rule.field("operations");
+    operations.filled("");
+    alone(&operations, "operations");
+    operations.elements().for_each(|operation| operation.among(&OPERATIONS));
     for (list, others) in [("apiGroups", "API groups"), ("apiVersions", "API versions")] {
-        if rule.items(list).is_empty() {
-            errors.required(&path.field(list), "");
-        }
-        alone(errors, &path.field(list), rule.items(list), others);
+        rule.field(list).filled("");
+        alone(&rule.field(list), others);
     }
-    let versions = path.field("apiVersions");
-    for (index, _) in rule.items("apiVersions").iter().enumerate().filter(|(_, v)| *v == "") {
-        errors.required(&versions.index(index), "");
-    }
-    resources(errors, &path.field("resources"), rule.items("resources"));
-    let scope = rule.text("scope");
-    let scopes = ["*", "Cluster", "Namespaced"];
-    if rule.at("scope").is_some() && !scopes.contains(&scope) {
-        errors.not_supported(&path.field("scope"), scope, &scopes);
+    rule.each("apiVersions", |version| version.filled(""));
+    resources(&rule.field("resources"));
+    rule.optional("scope", |scope| scope.among(&["*", "Cluster", "Namespaced"]));
+}
+
+fn alone(list: &At, others: &str) {
+    if list.list().len() > 1 && list.list().iter().any(|item| item == "*") {
+        list.invalid(format!("if '*' is present, must not specify other {others}"));
     }
 }
 
-fn alone(errors: &mut Errors, path: &Path, items: &[Value], others: &str) {
-    if items.len() > 1 && items.iter().any(|item| item == "*") {
-        errors.invalid(path, items.to_vec(), format!("if '*' is present, must not specify other {others}"));
-    }
-}
-
-fn resources(errors: &mut Errors, path: &Path, resources: &[Value]) {
-    if resources.is_empty() {
-        errors.required(path, "");
-    }
+fn resources(resources: &At) {
+    resources.filled("");
     let mut wild: Vec<(&str, &str)> = Vec::new();
-    for (index, name) in resources.iter().filter_map(Value::as_str).enumerate() {
-        let path = path.index(index);
-        if name.is_empty() {
-            errors.required(&path, "");
-            continue;
-        }
-        let Some((resource, sub)) = name.split_once('/') else { continue };
+    for name in resources.elements() {
+        name.filled("");
+        let Some((resource, sub)) = name.str().split_once('/') else { continue };
         if wild.contains(&(resource, "*")) {
-            let detail = format!("if '{resource}/*' is present, must not specify {name}");
-            errors.invalid(&path, name, detail);
+            name.invalid(format!("if '{resource}/*' is present, must not specify {}", name.str()));
         }
         if wild.contains(&("*", sub)) {
-            let detail = format!("if '*/{sub}' is present, must not specify {name}");
-            errors.invalid(&path, name, detail);
+            name.invalid(format!("if '*/{sub}' is present, must not specify {}", name.str()));
         }
         if resource == "*" || sub == "*" {
             wild.push((resource, sub));
         }
     }
-    let has = |wanted: &str| resources.iter().any(|r| r == wanted);
-    if resources.len() > 1 && has("*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        errors.invalid(path, resources.to_vec(), detail);
+    let names = resources.list();
+    let has = |wanted: &str| names.iter().any(|r| r == wanted);
+    if names.len() > 1 && has("*/*") {
+        resources.invalid("if '*/*' is present, must not specify other resources");
     }
     let plain = |r: &Value| r.as_str().is_some_and(|r| r != "*" && !r.is_empty() && !r.contains('/'));
-    if has("*") && resources.iter().any(plain) {
-        let detail = "if '*' is present, must not specify other resources without subresources";
-        errors.invalid(path, resources.to_vec(), detail);
+    if has("*") && names.iter().any(plain) {
+        resources.invalid("if '*' is present, must not specify other resources without subresources");
     }
 }
 
-fn match_resources(errors: &mut Errors, path: &Path, resources: &Value) {
-    one_of(errors, &path.field("matchPolicy"), resources, &["Equivalent", "Exact"]);
+fn match_resources(resources: &At) {
+    resources.field("matchPolicy").one_of(&["Equivalent", "Exact"]);
     for name in ["namespaceSelector", "objectSelector"] {
-        if let Some(selector) = resources.at(name) {
-            selector::validate_object(errors, &path.field(name), selector);
-        }
+        resources.optional(name, selector::check);
     }
     for list in ["resourceRules", "excludeResourceRules"] {
-        let path = path.field(list);
-        for (index, rule) in resources.items(list).iter().enumerate() {
-            let path = path.index(index);
-            let named = path.field("resourceNames");
-            let mut seen = Seen::default();
-            for (index, name) in rule.items("resourceNames").iter().filter_map(Value::as_str).enumerate() {
-                errors.invalid_each(&named.index(index), name, names::path_segment(name));
-                if !seen.is_new(name) {
-                    errors.duplicate(&named.index(index), name);
-                }
-            }
-            rule_with_operations(errors, &path, rule);
-        }
+        resources.each(list, |rule| {
+            let mut seen = BTreeSet::new();
+            rule.each("resourceNames", |name| {
+                name.form(names::path_segment);
+                name.unique(&mut seen);
+            });
+            rule_with_operations(rule);
+        });
     }
 }
 
-fn mutated_operations(errors: &mut Errors, path: &Path, constraints: &Value) {
-    let path = path.field("resourceRules.operations");
+fn mutated_operations(constraints: &At) {
+    let place = constraints.field("resourceRules.operations");
     let rules = constraints.items("resourceRules").iter();
-    for operation in rules.flat_map(|rule| rule.items("operations")).filter_map(Value::as_str) {
-        if !MUTATING_OPERATIONS.contains(&operation) {
-            errors.not_supported(&path, operation, &MUTATING_OPERATIONS);
+    for operation in rules.flat_map(|rule| rule.items("operations")) {
+        place.with(operation).among(&MUTATING_OPERATIONS);
+    }
+}
+
+fn match_conditions(conditions: &At) {
+    conditions.at_most(CONDITIONS_MAX);
+    let mut seen = BTreeSet::new();
+    for condition in conditions.elements() {
+        expression(&condition.field("expression"), "");
+        let name = condition.field("name");
+        name.name(names::qualified_name);
+        if !name.is_empty() {
+            name.unique(&mut seen);
         }
     }
 }
 
-fn match_conditions(errors: &mut Errors, path: &Path, conditions: &[Value]) {
-    if conditions.len() > CONDITIONS_MAX {
-        errors.too_many(path, conditions.len(), CONDITIONS_MAX);
-    }
-    let mut seen = Seen::default();
-    for (index, condition) in conditions.iter().enumerate() {
-        let path = path.index(index);
-        expression(errors, &path, condition, "expression", "");
-        let name = condition.text("name");
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
-            continue;
-        }
-        errors.invalid_each(&path.field("name"), name, names::qualified_name(name));
-        if !seen.is_new(name) {
-            errors.duplicate(&path.field("name"), name);
-        }
+fn expression(expression: &At, missing: &str) {
+    if expression.str().trim().is_empty() {
+        expression.required(missing);
     }
 }
 
-fn expression(errors: &mut Errors, path: &Path, parent: &Value, field: &str, missing: &str) {
-    if parent.text(field).trim().is_empty() {
-        errors.required(&path.field(field), missing);
+fn variable(variable: &At) {
+    let name = variable.field("name");
+    if name.str().trim().is_empty() {
+        name.required("name is not specified");
+    } else if !names::c_identifier(name.str()).is_empty() {
+        name.invalid("must be a valid CEL identifier");
     }
+    expression(&variable.field("expression"), "expression is not specified");
 }
 
-fn variables(errors: &mut Errors, path: &Path, variables: &[Value]) {
-    for (index, variable) in variables.iter().enumerate() {
-        let path = path.index(index);
-        let name = variable.text("name");
-        if name.trim().is_empty() {
-            errors.required(&path.field("name"), "name is not specified");
-        } else if !names::c_identifier(name).is_empty() {
-            errors.invalid(&path.field("name"), name, "must be a valid CEL identifier");
-        }
-        expression(errors, &path, variable, "expression", "expression is not specified");
-    }
-}
-
-fn validations(errors: &mut Errors, path: &Path, spec: &Value, name: &str) {
-    let (rules, annotations) = (spec.items("validations"), spec.items("auditAnnotations"));
-    let annotations_path = path.field("auditAnnotations");
+fn validations(spec: &At, name: &str) {
+    let (rules, annotations) = (spec.field("validations"), spec.field("auditAnnotations"));
     if rules.is_empty() && annotations.is_empty() {
         let detail = "validations or auditAnnotations must contain at least one item";
-        errors.required(&path.field("validations"), detail);
-        return errors.required(&annotations_path, detail);
+        rules.required(detail);
+        return annotations.required(detail);
     }
-    let rules_path = path.field("validations");
-    for (index, rule) in rules.iter().enumerate() {
-        let path = rules_path.index(index);
-        expression(errors, &path, rule, "expression", "expression is not specified");
-        let message = rule.text("message");
-        for name in ["messageExpression", "message"] {
-            let text = rule.text(name);
-            if !text.is_empty() && text.trim().is_empty() {
-                errors.invalid(&path.field(name), text, "must be non-empty if specified");
-            }
-        }
-        if message.trim().contains(['\n', '\r']) {
-            errors.invalid(&path.field("message"), message, "must not contain line breaks");
-        }
-        let reasons = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-        if rule.at("reason").is_some() && !reasons.contains(&rule.text("reason")) {
-            errors.not_supported(&path.field("reason"), rule.text("reason"), &reasons);
-        }
+    rules.elements().for_each(|rule| validation(&rule));
+    if annotations.list().len() > ANNOTATIONS_MAX {
+        annotations.invalid(format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations"));
     }
-    if annotations.len() > ANNOTATIONS_MAX {
-        let detail = format!("must not have more than {ANNOTATIONS_MAX} auditAnnotations");
-        errors.invalid(&annotations_path, annotations.to_vec(), detail);
-    }
-    let mut seen = Seen::default();
-    for (index, annotation) in annotations.iter().enumerate() {
-        let path = annotations_path.index(index);
-        let key = annotation.text("key");
-        let whole = format!("{name}/{key}");
-        errors.invalid_each(&path.field("key"), &whole, names::qualified_name(&whole));
-        expression(errors, &path, annotation, "valueExpression", "valueExpression is not specified");
-        if !seen.is_new(key) {
-            errors.duplicate(&path.field("key"), key);
-        }
+    let mut seen = BTreeSet::new();
+    for annotation in annotations.elements() {
+        let key = annotation.field("key");
+        let whole = format!("{name}/{}", key.str());
+        key.invalid_each(&whole, names::qualified_name(&whole));
+        expression(&annotation.field("valueExpression"), "valueExpression is not specified");
+        key.unique(&mut seen);
     }
 }
 
-fn mutations(errors: &mut Errors, path: &Path, spec: &Value) {
-    let list = path.field("mutations");
-    if spec.items("mutations").is_empty() {
-        errors.required(&list, "mutations must contain at least one item");
-    }
-    for (index, mutation) in spec.items("mutations").iter().enumerate() {
-        let path = list.index(index);
-        let kinds = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
-        let kind = mutation.text("patchType");
-        let Some((_, field)) = kinds.iter().find(|(known, _)| *known == kind) else {
-            if kind.is_empty() {
-                errors.required(&path.field("patchType"), "");
-            } else {
-                errors.not_supported(&path.field("patchType"), kind, &kinds.map(|(kind, _)| kind));
-            }
-            continue;
-        };
-        match mutation.at(field) {
-            None => {
-                errors.required(&path.field(field), &format!("must be specified when patchType is {kind}"))
-            }
-            Some(described) => {
-                let path = path.field(field);
-                expression(errors, &path, described, "expression", "");
-            }
-        }
-        for (_, field) in kinds.iter().filter(|(other, f)| *other != kind && mutation.at(f).is_some()) {
-            let detail = format!("must not be specified when patchType is {kind}");
-            errors.invalid(&path.field(field), format!("{{{field}}}"), detail);
+fn validation(rule: &At) {
+    expression(&rule.field("expression"), "expression is not specified");
+    for name in ["messageExpression", "message"] {
+        let text = rule.field(name);
+        if !text.is_empty() && text.str().trim().is_empty() {
+            text.invalid("must be non-empty if specified");
         }
     }
-    let policy = path.field("reinvocationPolicy");
-    one_of(errors, &policy, spec, &["IfNeeded", "Never"]);
+    let message = rule.field("message");
+    if message.str().trim().contains(['\n', '\r']) {
+        message.invalid("must not contain line breaks");
+    }
+    rule.optional("reason", |reason| {
+        reason.among(&["Forbidden", "Invalid", "RequestEntityTooLarge"]);
+    });
 }
 
-fn parameter_kind(errors: &mut Errors, path: &Path, kind: &Value) {
-    let api_version = kind.text("apiVersion");
-    let version_path = path.field("apiVersion");
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+fn mutations(spec: &At) {
+    spec.field("mutations").filled("mutations must contain at least one item");
+    spec.each("mutations", mutation);
+    spec.field("reinvocationPolicy").one_of(&REINVOCATIONS);
+}
+
+fn mutation(mutation: &At) {
+    let kinds = [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")];
+    let kind = mutation.field("patchType");
+    let Some((_, expected)) = kinds.iter().find(|(known, _)| *known == kind.str()) else {
+        return kind.one_of(&kinds.map(|(kind, _)| kind));
+    };
+    let described = mutation.field(expected);
+    if described.is_given() {
+        expression(&described.field("expression"), "");
+    } else {
+        described.required(&format!("must be specified when patchType is {}", kind.str()));
+    }
+    for (_, field) in kinds.iter().filter(|(_, field)| field != expected) {
+        mutation.optional(field, |described| {
+            let detail = format!("must not be specified when patchType is {}", kind.str());
+            described.invalid_value(format!("{{{field}}}"), detail);
+        });
+    }
+}
+
+fn parameter_kind(kind: &At) {
+    let api_version = kind.field("apiVersion");
+    let (group, version) = api_version.str().split_once('/').unwrap_or(("", api_version.str()));
     if api_version.is_empty() {
-        errors.required(&version_path, "");
+        api_version.required("");
     } else if version.contains('/') {
-        let detail = format!("unexpected GroupVersion string: {api_version}");
-        errors.invalid(&version_path, api_version, detail);
+        api_version.invalid(format!("unexpected GroupVersion string: {}", api_version.str()));
     } else {
         if !group.is_empty() {
-            errors.invalid_each(&version_path, group, names::dns1123_subdomain(group));
+            api_version.invalid_each(group, names::dns1123_subdomain(group));
         }
         if version.is_empty() {
-            errors.invalid(&version_path, api_version, "version must be specified");
+            api_version.invalid("version must be specified");
         } else {
-            errors.invalid_each(&version_path, version, names::dns1035_label(version));
+            api_version.invalid_each(version, names::dns1035_label(version));
         }
     }
-    let name = kind.text("kind");
-    if name.is_empty() {
-        errors.required(&path.field("kind"), "");
-    } else {
-        let faults = names::dns1035_label(&name.to_lowercase()).into_iter();
-        let faults = faults.map(|f| format!("may have mixed case, but should otherwise match: {f}"));
-        errors.invalid_each(&path.field("kind"), name, faults);
-    }
+    kind.field("kind").name(names::mixed_case_label);
 }
 
-fn parameter_reference(errors: &mut Errors, path: &Path, reference: &Value) {
-    let name = reference.text("name");
-    let selector = reference.at("selector");
+fn parameter_reference(reference: &At) {
     const EXCLUSIVE: &str = "name and selector are mutually exclusive";
-    if !name.is_empty() {
-        errors.invalid_each(&path.field("name"), name, names::path_segment(name));
-        if selector.is_some() {
-            errors.forbidden(&path.field("name"), EXCLUSIVE);
-        }
+    let (name, selector) = (reference.field("name"), reference.field("selector"));
+    name.name_or_none(names::path_segment);
+    if !name.is_empty() && selector.is_given() {
+        name.forbidden(EXCLUSIVE);
     }
-    if let Some(selector) = selector {
-        selector::validate_object(errors, &path.field("selector"), selector);
+    if selector.is_given() {
+        selector::check(&selector);
         if !name.is_empty() {
-            errors.forbidden(&path.field("selector"), EXCLUSIVE);
+            selector.forbidden(EXCLUSIVE);
         }
     } else if name.is_empty() {
-        errors.required(path, "one of name or selector must be specified");
+        reference.required("one of name or selector must be specified");
     }
-    one_of(errors, &path.field("parameterNotFoundAction"), reference, &["Allow", "Deny"]);
+    reference.field("parameterNotFoundAction").one_of(&["Allow", "Deny"]);
 }
 
-fn actions(errors: &mut Errors, path: &Path, actions: &[Value]) {
-    let known = ["Audit", "Deny", "Warn"];
-    let mut seen = Seen::default();
-    for (index, action) in actions.iter().filter_map(Value::as_str).enumerate() {
-        if !known.contains(&action) {
-            errors.not_supported(&path.index(index), action, &known);
-        }
-        if !seen.is_new(action) {
-            errors.duplicate(&path.index(index), action);
-        }
+fn actions(actions: &At) {
+    let mut seen = BTreeSet::new();
+    for action in actions.elements() {
+        action.among(&["Audit", "Deny", "Warn"]);
+        action.unique(&mut seen);
     }
-    let has = |wanted: &str| actions.iter().any(|a| a == wanted);
-    if has("Deny") && has("Warn") {
-        let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the \
-                      API response and headers serves no purpose)";
-        errors.invalid(path, actions.to_vec(), detail);
+    if seen.contains("Deny") && seen.contains("Warn") {
+        actions.invalid(
+            "must not contain both Deny and Warn (repeating the same validation failure information in the API \
+             response and headers serves no purpose)",
+        );
     }
-    if actions.is_empty() {
-        errors.required(path, "at least one validation action is required");
-    }
+    actions.filled("at least one validation action is required");
 }

@@ -2,15 +2,16 @@
 //!
 //! Assumes that the request itself (PEM) is checked by whoever signs it; here its presence and envelope are.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cmp::Ordering, collections::BTreeSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use super::common::spec;
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names::{self, NameRule},
 };
 
@@ -40,6 +41,8 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 const SECONDS_MIN: i64 = 600;
+/// The types of conditions that say what became of a request.
+const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 
 /// What is special about certificate signing requests.
 pub struct CertificateSigningRequest;
@@ -88,70 +91,50 @@ impl Strategy for CertificateSigningRequest {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let request = STANDARD.decode(spec.text("request")).unwrap_or_default();
-        if !request.starts_with(b"-----BEGIN CERTIFICATE REQUEST-----") {
-            let detail = "PEM block type must be CERTIFICATE REQUEST";
-            errors.invalid(&path.field("request"), spec.text("request"), detail);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        let request = spec.field("request");
+        let decoded = STANDARD.decode(request.str()).unwrap_or_default();
+        if !decoded.starts_with(b"-----BEGIN CERTIFICATE REQUEST-----") {
+            request.invalid_text("PEM block type must be CERTIFICATE REQUEST");
         }
-        let usages = spec.items("usages");
-        let usages_path = path.field("usages");
-        if usages.is_empty() {
-            errors.required(&usages_path, "");
-        }
-        for (index, usage) in usages.iter().filter_map(Value::as_str).enumerate() {
-            if !USAGES.contains(&usage) {
-                errors.not_supported(&usages_path.index(index), usage, USAGES);
-            }
-            if usages.iter().take(index).any(|before| before == usage) {
-                errors.duplicate(&usages_path.index(index), usage);
-            }
-        }
-        signer(&mut errors, &path.field("signerName"), spec.text("signerName"));
-        if let Some(seconds) = spec.int("expirationSeconds").filter(|s| *s < SECONDS_MIN) {
-            let detail = "may not specify a duration less than 600 seconds (10 minutes)";
-            errors.invalid(&path.field("expirationSeconds"), seconds, detail);
-        }
-        conditions(&mut errors, object);
-        errors.into_vec()
+        spec.field("usages").filled("");
+        let mut seen = BTreeSet::new();
+        spec.each("usages", |usage| {
+            usage.among(USAGES);
+            usage.unique(&mut seen);
+        });
+        signer(&spec.field("signerName"));
+        let detail = "may not specify a duration less than 600 seconds (10 minutes)";
+        spec.field("expirationSeconds").within(SECONDS_MIN.., detail);
+        check_conditions(object);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("status");
-        let list = path.field("conditions");
-        let of_type = |object: &Value, kind: &str| -> Vec<Value> {
-            let status = object.get("status").cloned().unwrap_or_default();
-            status.items("conditions").iter().filter(|c| c.text("type") == kind).cloned().collect()
-        };
-        for kind in ["Approved", "Denied", "Failed"] {
-            let (before, after) = (of_type(old, kind), of_type(new, kind));
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
+        let list = new.field("status.conditions");
+        for kind in DECISIONS {
+            let of_type = |object| conditions(object).iter().filter(|c| c.text("type") == kind).collect();
+            let (before, after): (Vec<&Value>, Vec<&Value>) = (of_type(old), of_type(new.value()));
             let may_decide = context.subresource == Some("approval") || kind == "Failed";
-            if after.len() < before.len() {
-                errors.forbidden(&list, &format!("updates may not remove a condition of type {kind:?}"));
-            } else if !may_decide && after.len() > before.len() {
-                errors.forbidden(&list, &format!("updates may not add a condition of type {kind:?}"));
-            } else if !may_decide && after != before {
-                errors.forbidden(&list, &format!("updates may not modify a condition of type {kind:?}"));
-            }
+            let what = match after.len().cmp(&before.len()) {
+                Ordering::Less => "remove",
+                Ordering::Greater if !may_decide => "add",
+                _ if !may_decide && after != before => "modify",
+                _ => continue,
+            };
+            list.forbidden(&format!("updates may not {what} a condition of type {kind:?}"));
         }
-        let certificate =
-            |object: &Value| object.dig(&["status", "certificate"]).cloned().unwrap_or_default();
-        if certificate(new) != certificate(old) {
-            let path = path.field("certificate");
+        let (certificate, before) = (new.field("status.certificate"), old.dig(&["status", "certificate"]));
+        if certificate.value() != before.unwrap_or(&Value::Null) {
             if context.subresource != Some("status") {
-                errors.forbidden(&path, "updates may not set certificate content");
-            } else if !certificate(old).is_null() {
-                errors.forbidden(&path, "updates may not modify existing certificate content");
+                certificate.forbidden("updates may not set certificate content");
+            } else if before.is_some() {
+                certificate.forbidden("updates may not modify existing certificate content");
             }
         }
         if context.subresource == Some("status") {
-            conditions(&mut errors, new);
+            check_conditions(new);
         }
-        errors.into_vec()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
@@ -159,57 +142,52 @@ impl Strategy for CertificateSigningRequest {
     }
 }
 
-fn signer(errors: &mut Errors, path: &Path, name: &str) {
+fn signer(name: &At) {
     if name.is_empty() {
-        return errors.required(path, "");
+        return name.required("");
     }
-    if name == "kubernetes.io/legacy-unknown" {
-        let detail = "the legacy signerName is not allowed via this API version";
-        return errors.invalid(path, name, detail);
+    if name.str() == "kubernetes.io/legacy-unknown" {
+        return name.invalid("the legacy signerName is not allowed via this API version");
     }
-    let parts: Vec<&str> = name.split('/').collect();
+    let parts: Vec<&str> = name.str().split('/').collect();
     let [domain, rest] = parts.as_slice() else {
-        let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-        return errors.invalid(path, name, detail);
+        return name
+            .invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'");
     };
-    errors.invalid_each(path, domain, names::dns1123_subdomain(domain));
-    errors.invalid_each(path, rest, names::dns1123_subdomain(rest));
+    name.invalid_each(domain, names::dns1123_subdomain(domain));
+    name.invalid_each(rest, names::dns1123_subdomain(rest));
     if domain.split('.').count() < 2 {
-        let detail = "should be a domain with at least two segments separated by dots";
-        errors.invalid(path, *domain, detail);
+        name.invalid_value(*domain, "should be a domain with at least two segments separated by dots");
     }
 }
 
-fn conditions(errors: &mut Errors, object: &Value) {
-    let path = Path::ROOT.field("status.conditions");
-    let status = object.get("status").unwrap_or(&Value::Null);
-    let list = status.items("conditions");
-    for (index, condition) in list.iter().enumerate() {
-        let path = path.index(index);
-        let kind = condition.text("type");
-        let state = condition.text("status");
-        if kind.is_empty() {
-            errors.required(&path.field("type"), "");
-        } else if list.iter().take(index).any(|before| before.text("type") == kind) {
-            errors.duplicate(&path.field("type"), kind);
+fn conditions(object: &Value) -> &[Value] {
+    object.get("status").map(|status| status.items("conditions")).unwrap_or_default()
+}
+
+fn check_conditions(object: &At) {
+    let list = object.field("status.conditions");
+    for (index, condition) in list.elements().enumerate() {
+        let (kind, state) = (condition.field("type"), condition.field("status"));
+        let has_before = |wanted: &str| list.list().iter().take(index).any(|c| c.text("type") == wanted);
+        kind.filled("");
+        if !kind.is_empty() && has_before(kind.str()) {
+            kind.duplicate();
         }
-        if state.is_empty() {
-            errors.required(&path.field("status"), "");
-        } else if ["Approved", "Denied", "Failed"].contains(&kind) && state != "True" {
-            errors.not_supported(&path.field("status"), state, &["True"]);
+        state.filled("");
+        if !state.is_empty() && DECISIONS.contains(&kind.str()) {
+            state.among(&["True"]);
         }
-        let opposite = if kind == "Approved" { "Denied" } else { "Approved" };
-        if ["Approved", "Denied"].contains(&kind)
-            && list.iter().take(index).any(|c| c.text("type") == opposite)
+        if kind.str() == "Approved" && has_before("Denied")
+            || kind.str() == "Denied" && has_before("Approved")
         {
-            let detail = "Approved and Denied conditions are mutually exclusive";
-            errors.invalid(&path.field("type"), kind, detail);
+            kind.invalid("Approved and Denied conditions are mutually exclusive");
         }
     }
 }
 
 fn stamp_conditions(new: &mut Value, old: &Value, now: &str) {
-    let before = old.get("status").map(|s| s.items("conditions").to_vec()).unwrap_or_default();
+    let before = conditions(old);
     let Some(status) = new.get_mut("status") else { return };
     for condition in status.items_mut("conditions") {
         condition.default_text("lastUpdateTime", now);

@@ -1,12 +1,6 @@
 //! Leases.
 
-use serde_json::Value;
-
-use super::common::spec;
-use crate::{
-    FieldError, Strategy,
-    field::{Errors, Look, Path, PathExt},
-};
+use crate::{Strategy, at::At, field::Look};
 
 /// What is special about leases.
 pub struct Lease;
@@ -20,20 +14,12 @@ impl Strategy for Lease {
         false
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        if let Some(seconds) = spec.int("leaseDurationSeconds").filter(|s| *s <= 0) {
-            errors.invalid(&path.field("leaseDurationSeconds"), seconds, "must be greater than 0");
-        }
-        if let Some(count) = spec.int("leaseTransitions").filter(|c| *c < 0) {
-            errors.invalid(&path.field("leaseTransitions"), count, "must be greater than or equal to 0");
-        }
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.field("leaseDurationSeconds").within(1.., "must be greater than 0");
+        spec.non_negative(&["leaseTransitions"]);
         if !spec.text("preferredHolder").is_empty() && spec.text("strategy").is_empty() {
-            let detail = "may only be specified if `strategy` is defined";
-            errors.forbidden(&path.field("preferredHolder"), detail);
+            spec.field("preferredHolder").forbidden("may only be specified if `strategy` is defined");
         }
-        errors.into_vec()
     }
 }

@@ -1,11 +1,14 @@
 //! Kinds that extend the API itself.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::common::{reset_status, spec};
+use super::common::{reset_status, spec, spec_mut};
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names,
 };
 
@@ -17,30 +20,18 @@ impl Strategy for ApiService {
         reset_status(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let (group, version) = (spec.text("group"), spec.text("version"));
-        let required = if group.is_empty() { format!("{version}.") } else { format!("{version}.{group}") };
-        let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-        if name != required {
-            let detail = format!("must be `spec.version+\".\"+spec.group`: {required:?}");
-            errors.invalid(&Path::ROOT.field("metadata.name"), name, detail);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        let (group, version) = (spec.text("group"), spec.field("version"));
+        let name = object.field("metadata.name");
+        let required = format!("{}.{group}", version.str());
+        if name.str() != required {
+            name.invalid_text(format!("must be `spec.version+\".\"+spec.group`: {required:?}"));
         }
-        if version.is_empty() {
-            errors.required(&path.field("version"), "");
-        } else {
-            errors.invalid_each(&path.field("version"), version, names::dns1035_label(version));
-        }
+        version.name(names::dns1035_label);
         for (field, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
-            let priority = spec.int(field).unwrap_or_default();
-            if priority <= 0 || priority > most {
-                let detail = format!("must be positive and less than {most}");
-                errors.invalid(&path.field(field), priority, detail);
-            }
+            spec.field(field).number_within(1..=most, &format!("must be positive and less than {most}"));
         }
-        errors.into_vec()
     }
 }
 
@@ -49,7 +40,7 @@ pub struct CustomResourceDefinition;
 
 impl Strategy for CustomResourceDefinition {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         if let Some(names) = spec.get_mut("names").filter(|n| n.is_object()) {
             let kind = names.text("kind").to_string();
             if !kind.is_empty() {
@@ -69,12 +60,7 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        let stored: Vec<Value> = spec(object)
-            .items("versions")
-            .iter()
-            .filter(|version| version.flag("storage"))
-            .filter_map(|version| version.at("name").cloned())
-            .collect();
+        let stored: Vec<Value> = storage_versions(object).collect();
         object.put("status", json!({"storedVersions": stored}));
     }
 
@@ -83,11 +69,7 @@ impl Strategy for CustomResourceDefinition {
             return;
         }
         // Objects may be stored in any version that was ever the one for storage.
-        let storage: Option<Value> = spec(new)
-            .items("versions")
-            .iter()
-            .find(|version| version.flag("storage"))
-            .and_then(|version| version.at("name").cloned());
+        let storage = storage_versions(new).next();
         let Some(status) = new.object_mut("status") else { return };
         let mut stored = status.items("storedVersions").to_vec();
         if let Some(storage) = storage
@@ -98,104 +80,66 @@ impl Strategy for CustomResourceDefinition {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let group = spec.text("group");
-        let plural = spec.get("names").unwrap_or(&Value::Null).text("plural");
-        let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-        if name != format!("{plural}.{group}") {
-            let detail = "must be spec.names.plural+\".\"+spec.group";
-            errors.invalid(&Path::ROOT.field("metadata.name"), name, detail);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        let (group, names) = (spec.field("group"), spec.field("names"));
+        let name = object.field("metadata.name");
+        if name.str() != format!("{}.{}", names.text("plural"), group.str()) {
+            name.invalid_text("must be spec.names.plural+\".\"+spec.group");
         }
-        if group.is_empty() {
-            errors.required(&path.field("group"), "");
-        } else {
-            errors.invalid_each(&path.field("group"), group, names::dns1123_subdomain(group));
-            if !group.contains('.') {
-                errors.invalid(&path.field("group"), group, "should be a domain with at least one dot");
-            }
+        group.name(names::dns1123_subdomain);
+        if !group.is_empty() && !group.str().contains('.') {
+            group.invalid("should be a domain with at least one dot");
         }
-        let scope = spec.text("scope");
-        if !["Cluster", "Namespaced"].contains(&scope) {
-            errors.not_supported(&path.field("scope"), scope, &["Cluster", "Namespaced"]);
-        }
-        definition_names(&mut errors, &path.field("names"), spec.get("names").unwrap_or(&Value::Null));
-        definition_versions(&mut errors, &path.field("versions"), spec.items("versions"));
-        errors.into_vec()
+        spec.field("scope").among(&["Cluster", "Namespaced"]);
+        definition_names(&names);
+        definition_versions(&spec.field("versions"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        if context.subresource.is_some() {
-            return errors.into_vec();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
+        if context.subresource.is_none() {
+            let (new, old) = (new.field("spec"), spec(old));
+            new.fixed(old, &["group", "scope"]);
+            new.field("names").fixed(old.get("names").unwrap_or(&Value::Null), &["kind", "plural"]);
         }
-        let path = Path::ROOT.field("spec");
-        let null = Value::Null;
-        let (new, old) = (spec(new), spec(old));
-        super::common::immutable(&mut errors, &path, new, old, &["group", "scope"]);
-        let names = |spec: &Value| spec.get("names").cloned().unwrap_or_default();
-        let (new_names, old_names) = (names(new), names(old));
-        for field in ["kind", "plural"] {
-            if new_names.get(field) != old_names.get(field) {
-                let path = path.field("names");
-                errors.immutable(&path.field(field), new_names.get(field).unwrap_or(&null));
-            }
-        }
-        errors.into_vec()
     }
 }
 
-fn definition_names(errors: &mut Errors, path: &Path, described: &Value) {
+/// The names of the versions that are marked as the one for storage.
+fn storage_versions(object: &Value) -> impl Iterator<Item = Value> {
+    let versions = spec(object).items("versions").iter().filter(|version| version.flag("storage"));
+    versions.filter_map(|version| version.at("name").cloned())
+}
+
+fn definition_names(described: &At) {
     for field in ["plural", "singular"] {
-        let name = described.text(field);
-        if name.is_empty() {
-            errors.required(&path.field(field), "");
-        } else {
-            errors.invalid_each(&path.field(field), name, names::dns1035_label(name));
-        }
+        described.field(field).name(names::dns1035_label);
     }
     for field in ["kind", "listKind"] {
-        let name = described.text(field);
-        if name.is_empty() {
-            errors.required(&path.field(field), "");
-        } else {
-            let lower = name.to_lowercase();
-            let faults = names::dns1035_label(&lower);
-            let faults = faults
-                .into_iter()
-                .map(|fault| format!("may have mixed case, but should otherwise match: {fault}"));
-            errors.invalid_each(&path.field(field), name, faults);
-        }
+        described.field(field).name(names::mixed_case_label);
     }
-    if described.text("kind") == described.text("listKind") && !described.text("kind").is_empty() {
-        let detail = "kind and listKind may not be the same";
-        errors.invalid(&path.field("listKind"), described.text("listKind"), detail);
+    let list_kind = described.field("listKind");
+    if described.text("kind") == list_kind.str() && !list_kind.is_empty() {
+        list_kind.invalid("kind and listKind may not be the same");
     }
     for field in ["shortNames", "categories"] {
-        let list = path.field(field);
-        for (index, name) in described.items(field).iter().filter_map(Value::as_str).enumerate() {
-            errors.invalid_each(&list.index(index), name, names::dns1035_label(name));
-        }
+        described.each(field, |name| name.form(names::dns1035_label));
     }
 }
 
-fn definition_versions(errors: &mut Errors, path: &Path, versions: &[Value]) {
-    for (index, version) in versions.iter().enumerate() {
-        let path = path.index(index);
-        let name = version.text("name");
-        errors.invalid_each(&path.field("name"), name, names::dns1035_label(name));
-        if versions.iter().take(index).any(|before| before.text("name") == name) {
-            errors.duplicate(&path.field("name"), name);
-        }
-        if version.dig(&["schema", "openAPIV3Schema"]).is_none() {
-            errors.required(&path.field("schema.openAPIV3Schema"), "schemas are required");
+fn definition_versions(versions: &At) {
+    let mut seen = BTreeSet::new();
+    for version in versions.elements() {
+        let name = version.field("name");
+        name.form(names::dns1035_label);
+        name.unique(&mut seen);
+        if version.field("schema.openAPIV3Schema").is_given() {
+            super::structural::version(&version);
         } else {
-            super::structural::version(errors, &path, version);
+            version.field("schema.openAPIV3Schema").required("schemas are required");
         }
     }
-    if versions.iter().filter(|version| version.flag("storage")).count() != 1 {
-        errors.invalid(path, versions.to_vec(), "must have exactly one version marked as storage version");
+    if versions.list().iter().filter(|version| version.flag("storage")).count() != 1 {
+        versions.invalid("must have exactly one version marked as storage version");
     }
 }

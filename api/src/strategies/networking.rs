@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::common::{domain_prefixed_path, one_of, reset_status, spec};
+use super::common::{domain_prefixed_path, reset_status, spec, spec_mut};
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
+    intstr,
     names::{self, NameRule},
     net::AddressRange,
     selector,
@@ -18,7 +20,7 @@ pub struct NetworkPolicy;
 
 impl Strategy for NetworkPolicy {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("podSelector", json!({}));
         for list in ["ingress", "egress"] {
             for rule in spec.items_mut(list) {
@@ -41,113 +43,75 @@ impl Strategy for NetworkPolicy {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        if let Some(selector) = spec.at("podSelector") {
-            selector::validate_object(&mut errors, &path.field("podSelector"), selector);
-        }
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.optional("podSelector", selector::check);
         for (list, peers) in [("ingress", "from"), ("egress", "to")] {
-            let list_path = path.field(list);
-            for (index, rule) in spec.items(list).iter().enumerate() {
-                policy_rule(&mut errors, &list_path.index(index), rule, peers);
-            }
+            spec.each(list, |rule| {
+                rule.each("ports", policy_port);
+                rule.each(peers, policy_peer);
+            });
         }
-        let types = spec.items("policyTypes");
-        let types_path = path.field("policyTypes");
-        if types.len() > 2 {
-            errors.invalid(&types_path, types.to_vec(), "may not specify more than two policyTypes");
+        let types = spec.field("policyTypes");
+        if types.list().len() > 2 {
+            types.invalid("may not specify more than two policyTypes");
         } else {
-            for (index, kind) in types.iter().filter_map(Value::as_str).enumerate() {
-                if !["Egress", "Ingress"].contains(&kind) {
-                    errors.not_supported(&types_path.index(index), kind, &["Ingress", "Egress"]);
-                }
-            }
+            types.elements().for_each(|kind| kind.among(&["Ingress", "Egress"]));
         }
-        errors.into_vec()
     }
 }
 
-fn policy_rule(errors: &mut Errors, path: &Path, rule: &Value, peers: &str) {
-    let ports = path.field("ports");
-    for (index, port) in rule.items("ports").iter().enumerate() {
-        policy_port(errors, &ports.index(index), port);
-    }
-    let peers_path = path.field(peers);
-    for (index, peer) in rule.items(peers).iter().enumerate() {
-        let path = peers_path.index(index);
-        let mut count = 0;
-        for name in ["podSelector", "namespaceSelector"] {
-            if let Some(selector) = peer.at(name) {
-                count += 1;
-                selector::validate_object(errors, &path.field(name), selector);
-            }
-        }
-        if let Some(block) = peer.at("ipBlock") {
-            if count > 0 {
-                errors.forbidden(&path, "may not specify both ipBlock and another peer");
-            }
+fn policy_peer(peer: &At) {
+    let mut count = 0;
+    for name in ["podSelector", "namespaceSelector"] {
+        peer.optional(name, |selector| {
             count += 1;
-            address_block(errors, &path.field("ipBlock"), block);
+            selector::check(selector);
+        });
+    }
+    match peer.given("ipBlock") {
+        Some(block) => {
+            if count > 0 {
+                peer.forbidden("may not specify both ipBlock and another peer");
+            }
+            address_block(&block);
         }
-        if count == 0 {
-            errors.required(&path, "must specify a peer");
-        }
+        None if count == 0 => peer.required("must specify a peer"),
+        None => {}
     }
 }
 
-fn policy_port(errors: &mut Errors, path: &Path, port: &Value) {
-    let protocols = ["SCTP", "TCP", "UDP"];
-    let protocol = port.text("protocol");
-    if !protocol.is_empty() && !protocols.contains(&protocol) {
-        errors.not_supported(&path.field("protocol"), protocol, &protocols);
+fn policy_port(port: &At) {
+    port.field("protocol").among_or_none(&["SCTP", "TCP", "UDP"]);
+    let (number, end) = (port.field("port"), port.field("endPort"));
+    if end.is_given() && !number.is_number() {
+        let what = if number.is_string() { "non-numeric" } else { "not specified" };
+        end.invalid(format!("may not be specified when `port` is {what}"));
     }
-    let end_path = path.field("endPort");
-    let end = port.int("endPort");
-    match (port.at("port"), end) {
-        (None, Some(end)) => {
-            errors.invalid(&end_path, end, "may not be specified when `port` is not specified")
+    port.optional("port", intstr::check_port);
+    if end.is_given() && number.is_number() {
+        if end.number() < number.number() {
+            end.invalid_value(number.number(), "must be greater than or equal to `port`");
         }
-        (None, None) => {}
-        (Some(Value::String(name)), end) => {
-            if let Some(end) = end {
-                errors.invalid(&end_path, end, "may not be specified when `port` is non-numeric");
-            }
-            errors.invalid_each(&path.field("port"), name, names::port_name(name));
-        }
-        (Some(number), end) => {
-            let number = number.as_i64().unwrap_or_default();
-            if let Some(fault) = names::port_number(number) {
-                errors.invalid(&path.field("port"), number, fault);
-            }
-            let Some(end) = end else { return };
-            if end < number {
-                errors.invalid(&end_path, number, "must be greater than or equal to `port`");
-            }
-            if let Some(fault) = names::port_number(end) {
-                errors.invalid(&end_path, end, fault);
-            }
-        }
+        end.port_number();
     }
 }
 
-fn address_block(errors: &mut Errors, path: &Path, block: &Value) {
-    let range = block.text("cidr");
+fn address_block(block: &At) {
+    let range = block.field("cidr");
+    range.name(names::cidr);
     if range.is_empty() {
-        return errors.required(&path.field("cidr"), "");
+        return;
     }
-    errors.invalid_each(&path.field("cidr"), range, names::cidr(range));
-    let except_path = path.field("except");
-    for (index, except) in block.items("except").iter().filter_map(Value::as_str).enumerate() {
-        let path = except_path.index(index);
-        errors.invalid_each(&path, except, names::cidr(except));
-        if let (Some(outer), Some(inner)) = (AddressRange::parse(range), AddressRange::parse(except))
+    block.each("except", |except| {
+        except.form(names::cidr);
+        if let (Some(outer), Some(inner)) =
+            (AddressRange::parse(range.str()), AddressRange::parse(except.str()))
             && (outer == inner || !outer.contains(inner))
         {
-            errors.invalid(&path, except, "must be a strict subset of `cidr`");
+            except.invalid("must be a strict subset of `cidr`");
         }
-    }
+    });
 }
 
 /// What is special about ingresses.
@@ -162,125 +126,83 @@ impl Strategy for Ingress {
         object.put("status", json!({"loadBalancer": {}}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let rules = spec.items("rules");
-        if rules.is_empty() && spec.at("defaultBackend").is_none() {
-            let value = spec.at("rules").cloned().unwrap_or_default();
-            errors.invalid(&path, value, "either `defaultBackend` or `rules` must be specified");
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        if spec.items("rules").is_empty() && spec.at("defaultBackend").is_none() {
+            let value = spec.field("rules").value().clone();
+            spec.invalid_value(value, "either `defaultBackend` or `rules` must be specified");
         }
-        if let Some(backend) = spec.at("defaultBackend") {
-            ingress_backend(&mut errors, &path.field("defaultBackend"), backend);
-        }
-        let rules_path = path.field("rules");
-        for (index, rule) in rules.iter().enumerate() {
-            ingress_rule(&mut errors, &rules_path.index(index), rule);
-        }
-        let tls_path = path.field("tls");
-        for (index, tls) in spec.items("tls").iter().enumerate() {
-            let path = tls_path.index(index);
-            let hosts = path.field("hosts");
-            for (index, host) in tls.items("hosts").iter().filter_map(Value::as_str).enumerate() {
-                host_name(&mut errors, &hosts.index(index), host);
-            }
-            let secret = tls.text("secretName");
-            if !secret.is_empty() {
-                errors.invalid_each(&path.field("secretName"), secret, names::dns1123_subdomain(secret));
-            }
-        }
-        let class = spec.text("ingressClassName");
-        if spec.at("ingressClassName").is_some() {
-            errors.invalid_each(&path.field("ingressClassName"), class, names::dns1123_subdomain(class));
-        }
-        errors.into_vec()
+        spec.optional("defaultBackend", ingress_backend);
+        spec.each("rules", ingress_rule);
+        spec.each("tls", |tls| {
+            tls.each("hosts", host_name);
+            tls.field("secretName").name_or_none(names::dns1123_subdomain);
+        });
+        spec.optional("ingressClassName", |class| class.form(names::dns1123_subdomain));
     }
 }
 
-fn host_name(errors: &mut Errors, path: &Path, host: &str) {
-    if host.contains('*') {
-        errors.invalid_each(path, host, names::wildcard_dns1123_subdomain(host));
-    } else {
-        errors.invalid_each(path, host, names::dns1123_subdomain(host));
-    }
+fn host_name(host: &At) {
+    let is_wild = host.str().contains('*');
+    host.form(if is_wild { names::wildcard_dns1123_subdomain } else { names::dns1123_subdomain });
 }
 
-fn ingress_rule(errors: &mut Errors, path: &Path, rule: &Value) {
-    let host = rule.text("host");
+fn ingress_rule(rule: &At) {
+    let host = rule.field("host");
     if !host.is_empty() {
-        if host.parse::<IpAddr>().is_ok() {
-            errors.invalid(&path.field("host"), host, "must be a DNS name, not an IP address");
+        if host.str().parse::<IpAddr>().is_ok() {
+            host.invalid("must be a DNS name, not an IP address");
         }
-        host_name(errors, &path.field("host"), host);
+        host_name(&host);
     }
-    let Some(http) = rule.at("http") else { return };
-    let path = path.field("http.paths");
-    let paths = http.items("paths");
-    if paths.is_empty() {
-        errors.required(&path, "");
-    }
-    for (index, rule) in paths.iter().enumerate() {
-        ingress_path(errors, &path.index(index), rule);
+    if rule.at("http").is_some() {
+        let paths = rule.field("http.paths");
+        paths.filled("");
+        paths.elements().for_each(|path| ingress_path(&path));
     }
 }
 
-fn ingress_path(errors: &mut Errors, path: &Path, rule: &Value) {
-    let target = rule.text("path");
-    let target_path = path.field("path");
-    match rule.text("pathType") {
-        "" => return errors.required(&path.field("pathType"), "pathType must be specified"),
+fn ingress_path(rule: &At) {
+    let (target, kind) = (rule.field("path"), rule.field("pathType"));
+    let is_absolute = target.str().starts_with('/');
+    match kind.str() {
+        "" => return kind.required("pathType must be specified"),
         "Exact" | "Prefix" => {
-            if !target.starts_with('/') {
-                errors.invalid(&target_path, target, "must be an absolute path");
+            if !is_absolute {
+                target.invalid_text("must be an absolute path");
             }
-            for sequence in ["//", "/./", "/../", "%2f", "%2F"].iter().filter(|s| target.contains(**s)) {
-                errors.invalid(&target_path, target, format!("must not contain '{sequence}'"));
+            for sequence in ["//", "/./", "/../", "%2f", "%2F"].iter().filter(|s| target.str().contains(**s))
+            {
+                target.invalid(format!("must not contain '{sequence}'"));
             }
-            for suffix in ["/..", "/."].iter().filter(|s| target.ends_with(**s)) {
-                errors.invalid(&target_path, target, format!("cannot end with '{suffix}'"));
+            for suffix in ["/..", "/."].iter().filter(|s| target.str().ends_with(**s)) {
+                target.invalid(format!("cannot end with '{suffix}'"));
             }
         }
-        "ImplementationSpecific" if !target.is_empty() && !target.starts_with('/') => {
-            errors.invalid(&target_path, target, "must be an absolute path");
+        "ImplementationSpecific" if !target.is_empty() && !is_absolute => {
+            target.invalid("must be an absolute path");
         }
-        "ImplementationSpecific" => {}
-        other => {
-            let words = ["Exact", "ImplementationSpecific", "Prefix"];
-            errors.not_supported(&path.field("pathType"), other, &words);
-        }
+        _ => kind.among(&["Exact", "ImplementationSpecific", "Prefix"]),
     }
-    ingress_backend(errors, &path.field("backend"), rule.get("backend").unwrap_or(&Value::Null));
+    ingress_backend(&rule.field("backend"));
 }
 
-fn ingress_backend(errors: &mut Errors, path: &Path, backend: &Value) {
-    let service = match (backend.at("resource"), backend.at("service")) {
+fn ingress_backend(backend: &At) {
+    match (backend.at("resource"), backend.at("service")) {
         (Some(_), Some(_)) => {
-            return errors.invalid(path, "", "cannot set both resource and service backends");
+            return backend.invalid_value("", "cannot set both resource and service backends");
         }
-        (None, None) => return errors.invalid(path, "", "resource or service backend is required"),
+        (None, None) => return backend.invalid_value("", "resource or service backend is required"),
         (Some(_), None) => return,
-        (None, Some(service)) => service,
-    };
-    let name = service.text("name");
-    let name_path = path.field("service.name");
-    if name.is_empty() {
-        errors.required(&name_path, "");
-    } else {
-        errors.invalid_each(&name_path, name, names::dns1123_label(name));
+        (None, Some(_)) => {}
     }
-    let port = service.get("port").unwrap_or(&Value::Null);
-    match (port.text("name"), port.int("number").unwrap_or_default()) {
-        ("", 0) => errors.required(path, "port name or number is required"),
-        ("", number) => {
-            if let Some(fault) = names::port_number(number) {
-                errors.invalid(&path.field("service.port.number"), number, fault);
-            }
-        }
-        (name, 0) => {
-            errors.invalid_each(&path.field("service.port.name"), name, names::port_name(name));
-        }
-        _ => errors.invalid(path, "", "cannot set both port name & port number"),
+    backend.field("service.name").name(names::dns1123_label);
+    let (name, number) = (backend.field("service.port.name"), backend.field("service.port.number"));
+    match (name.is_empty(), number.number()) {
+        (true, 0) => backend.required("port name or number is required"),
+        (true, _) => number.port_number(),
+        (false, 0) => name.form(names::port_name),
+        (false, _) => backend.invalid_value("", "cannot set both port name & port number"),
     }
 }
 
@@ -299,42 +221,28 @@ impl Strategy for IngressClass {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let controller = spec(object).text("controller");
-        let controller_path = Path::ROOT.field("spec.controller");
-        if controller.len() > 250 {
-            errors.too_long(&controller_path, 250);
-        }
-        domain_prefixed_path(&mut errors, &controller_path, controller);
-        if let Some(parameters) = spec(object).at("parameters") {
-            let path = Path::ROOT.field("spec.parameters");
+    fn check(&self, object: &At) {
+        let controller = object.field("spec.controller");
+        controller.at_most_bytes(250);
+        domain_prefixed_path(&controller);
+        object.field("spec").optional("parameters", |parameters| {
             for name in ["kind", "name"] {
-                let value = parameters.text(name);
-                if value.is_empty() {
-                    errors.required(&path.field(name), "");
-                }
-                errors.invalid_each(&path.field(name), value, names::path_segment(value));
+                let value = parameters.field(name);
+                value.filled("");
+                value.form(names::path_segment);
             }
-            one_of(&mut errors, &path.field("scope"), parameters, &["Cluster", "Namespace"]);
-            match (parameters.text("scope"), parameters.at("namespace")) {
-                ("Namespace", None) => {
-                    errors.required(&path.field("namespace"), "`parameters.scope` is set to 'Namespace'");
-                }
-                ("Cluster", Some(_)) => {
-                    errors.forbidden(&path.field("namespace"), "`parameters.scope` is set to 'Cluster'");
-                }
+            let (scope, namespace) = (parameters.field("scope"), parameters.field("namespace"));
+            scope.one_of(&["Cluster", "Namespace"]);
+            match (scope.str(), namespace.is_given()) {
+                ("Namespace", false) => namespace.required("`parameters.scope` is set to 'Namespace'"),
+                ("Cluster", true) => namespace.forbidden("`parameters.scope` is set to 'Cluster'"),
                 _ => {}
             }
-        }
-        errors.into_vec()
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        super::common::immutable(&mut errors, &path, spec(new), spec(old), &["controller"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.field("spec").fixed(spec(old), &["controller"]);
     }
 }
 
@@ -346,49 +254,37 @@ impl Strategy for ServiceCidr {
         reset_status(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec.cidrs");
-        let ranges = spec(object).items("cidrs");
-        match ranges.len() {
-            0 => errors.required(&path, "at least one CIDR required"),
+    fn check(&self, object: &At) {
+        let ranges = object.field("spec.cidrs");
+        match ranges.list().len() {
+            0 => ranges.required("at least one CIDR required"),
             1 | 2 => {
-                for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
-                    errors.invalid_each(&path.index(index), range, names::canonical_cidr(range));
-                }
-                let families =
-                    ranges.iter().filter_map(|r| AddressRange::parse(r.as_str()?)).map(AddressRange::family);
-                if let [one, other] = families.collect::<Vec<_>>().as_slice()
+                ranges.elements().for_each(|range| range.form(names::canonical_cidr));
+                let family = |range: At| AddressRange::parse(range.str()).map(AddressRange::family);
+                if let [one, other] = ranges.elements().filter_map(family).collect::<Vec<_>>().as_slice()
                     && one == other
                 {
-                    let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and \
-                                  2001:db8::/64";
-                    errors.invalid(&path, ranges.to_vec(), detail);
+                    ranges.invalid(
+                        "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64",
+                    );
                 }
             }
-            _ => errors.invalid(&path, spec(object).clone(), "may only hold up to 2 values"),
+            _ => ranges.invalid_value(spec(object).clone(), "may only hold up to 2 values"),
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_some() {
-            return errors.into_vec();
+            return;
         }
-        let path = Path::ROOT.field("spec.cidrs");
-        let (new, old) = (spec(new).items("cidrs"), spec(old).items("cidrs"));
+        let (new, old) = (new.field("spec.cidrs"), spec(old).items("cidrs"));
         // A second range may be added to a single one.
-        if new.len() == old.len() || (new.len(), old.len()) == (2, 1) {
-            for (index, (range, before)) in new.iter().zip(old).enumerate() {
-                if range != before {
-                    errors.immutable(&path.index(index), range);
-                }
-            }
+        if new.list().len() == old.len() || (new.list().len(), old.len()) == (2, 1) {
+            let pairs = new.elements().zip(old);
+            pairs.filter(|(range, before)| range.value() != *before).for_each(|(range, _)| range.immutable());
         } else {
-            errors.immutable(&path, &new.to_vec().into());
+            new.with(&new.list().to_vec().into()).immutable();
         }
-        errors.into_vec()
     }
 }
 
@@ -404,31 +300,22 @@ impl Strategy for IpAddress {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec.parentRef");
-        let Some(parent) = spec(object).at("parentRef") else {
-            errors.required(&path, "");
-            return errors.into_vec();
-        };
-        let group = parent.text("group");
-        if !group.is_empty() {
-            errors.invalid_each(&path.field("group"), group, names::dns1123_subdomain(group));
+    fn check(&self, object: &At) {
+        let parent = object.field("spec.parentRef");
+        if !parent.is_given() {
+            return parent.required("");
         }
+        parent.field("group").name_or_none(names::dns1123_subdomain);
         for name in ["resource", "name", "namespace"] {
-            let value = parent.text(name);
-            if value.is_empty() && name != "namespace" {
-                errors.required(&path.field(name), "");
+            let value = parent.field(name);
+            if name != "namespace" {
+                value.filled("");
             }
-            errors.invalid_each(&path.field(name), value, names::path_segment(value));
+            value.form(names::path_segment);
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        super::common::immutable(&mut errors, &path, spec(new), spec(old), &["parentRef"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.field("spec").fixed(spec(old), &["parentRef"]);
     }
 }

@@ -1,11 +1,11 @@
 //! Disruption budgets.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::common::{reset_status, spec};
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     intstr, selector,
 };
 
@@ -22,35 +22,25 @@ impl Strategy for PodDisruptionBudget {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-        let counts = ["currentHealthy", "desiredHealthy", "disruptionsAllowed", "expectedPods"];
-        if let Some(status) = object.get_mut("status") {
-            counts.iter().for_each(|name| status.put(name, 0));
-        }
+        let none =
+            json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+        object.put("status", none);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
         if spec.at("minAvailable").is_some() && spec.at("maxUnavailable").is_some() {
-            let detail = "minAvailable and maxUnavailable cannot be both set";
-            errors.invalid(&path, spec.clone(), detail);
+            spec.invalid("minAvailable and maxUnavailable cannot be both set");
         }
         for name in ["minAvailable", "maxUnavailable"] {
-            if let Some(amount) = spec.at(name) {
-                intstr::validate_amount(&mut errors, &path.field(name), amount);
-                intstr::validate_not_above_all(&mut errors, &path.field(name), amount);
-            }
+            spec.optional(name, |amount| {
+                intstr::check_amount(amount);
+                intstr::check_not_above_all(amount);
+            });
         }
-        if let Some(selector) = spec.at("selector") {
-            selector::validate_object(&mut errors, &path.field("selector"), selector);
-        }
-        let policy = spec.text("unhealthyPodEvictionPolicy");
-        let known = ["AlwaysAllow", "IfHealthyBudget"];
-        if spec.at("unhealthyPodEvictionPolicy").is_some() && !known.contains(&policy) {
-            errors.not_supported(&path.field("unhealthyPodEvictionPolicy"), policy, &known);
-        }
-        errors.into_vec()
+        spec.optional("selector", selector::check);
+        spec.optional("unhealthyPodEvictionPolicy", |policy| {
+            policy.among(&["AlwaysAllow", "IfHealthyBudget"]);
+        });
     }
 }

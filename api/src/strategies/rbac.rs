@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names::{self, NameRule},
     selector,
 };
@@ -31,50 +32,28 @@ impl Strategy for Role {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let rules = Path::ROOT.field("rules");
-        for (index, rule) in object.items("rules").iter().enumerate() {
-            policy_rule(&mut errors, &rules.index(index), rule, self.is_namespaced);
+    fn check(&self, object: &At) {
+        object.each("rules", |rule| policy_rule(rule, self.is_namespaced));
+        if object.at("aggregationRule").is_some() {
+            let selectors = object.field("aggregationRule.clusterRoleSelectors");
+            selectors.filled("at least one clusterRoleSelector required if aggregationRule is non-nil");
+            selectors.elements().for_each(|selector| selector::check(&selector));
         }
-        if let Some(aggregation) = object.at("aggregationRule") {
-            let path = Path::ROOT.field("aggregationRule.clusterRoleSelectors");
-            let selectors = aggregation.items("clusterRoleSelectors");
-            if selectors.is_empty() {
-                let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
-                errors.required(&path, detail);
-            }
-            for (index, selector) in selectors.iter().enumerate() {
-                selector::validate_object(&mut errors, &path.index(index), selector);
-            }
-        }
-        errors.into_vec()
     }
 }
 
-fn policy_rule(errors: &mut Errors, path: &Path, rule: &Value, is_namespaced: bool) {
-    if rule.items("verbs").is_empty() {
-        errors.required(&path.field("verbs"), "verbs must contain at least one value");
-    }
-    let urls = rule.items("nonResourceURLs");
+fn policy_rule(rule: &At, is_namespaced: bool) {
+    rule.field("verbs").filled("verbs must contain at least one value");
+    let urls = rule.field("nonResourceURLs");
     if urls.is_empty() {
-        for (name, detail) in [
-            ("apiGroups", "resource rules must supply at least one api group"),
-            ("resources", "resource rules must supply at least one resource"),
-        ] {
-            if rule.items(name).is_empty() {
-                errors.required(&path.field(name), detail);
-            }
-        }
-        return;
+        rule.field("apiGroups").filled("resource rules must supply at least one api group");
+        return rule.field("resources").filled("resource rules must supply at least one resource");
     }
-    let path = path.field("nonResourceURLs");
     if is_namespaced {
-        errors.invalid(&path, urls.to_vec(), "namespaced rules cannot apply to non-resource URLs");
+        urls.invalid("namespaced rules cannot apply to non-resource URLs");
     }
     if ["apiGroups", "resources", "resourceNames"].iter().any(|name| !rule.items(name).is_empty()) {
-        let detail = "rules cannot apply to both regular resources and non-resource URLs";
-        errors.invalid(&path, urls.to_vec(), detail);
+        urls.invalid("rules cannot apply to both regular resources and non-resource URLs");
     }
 }
 
@@ -104,63 +83,39 @@ impl Strategy for Binding {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("roleRef");
-        let role = object.get("roleRef").unwrap_or(&Value::Null);
-        if role.text("apiGroup") != GROUP {
-            errors.not_supported(&path.field("apiGroup"), role.text("apiGroup"), &[GROUP]);
-        }
-        let kinds: &[&str] = if self.is_namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-        if !kinds.contains(&role.text("kind")) {
-            errors.not_supported(&path.field("kind"), role.text("kind"), kinds);
-        }
-        let name = role.text("name");
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
+    fn check(&self, object: &At) {
+        let role = object.field("roleRef");
+        role.field("apiGroup").among(&[GROUP]);
+        role.field("kind").among(if self.is_namespaced {
+            &["Role", "ClusterRole"]
         } else {
-            errors.invalid_each(&path.field("name"), name, names::path_segment(name));
-        }
-        let subjects = Path::ROOT.field("subjects");
-        for (index, subject) in object.items("subjects").iter().enumerate() {
-            self.subject(&mut errors, &subjects.index(index), subject);
-        }
-        errors.into_vec()
+            &["ClusterRole"]
+        });
+        role.field("name").name(names::path_segment);
+        object.each("subjects", |subject| self.subject(subject));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         if new.get("roleRef") != old.get("roleRef") {
-            let role = new.get("roleRef").cloned().unwrap_or_default();
-            errors.invalid(&Path::ROOT.field("roleRef"), role, "cannot change roleRef");
+            new.field("roleRef").invalid("cannot change roleRef");
         }
-        errors.into_vec()
     }
 }
 
 impl Binding {
-    fn subject(&self, errors: &mut Errors, path: &Path, subject: &Value) {
-        let (name, group) = (subject.text("name"), subject.text("apiGroup"));
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
-        }
-        match subject.text("kind") {
+    fn subject(&self, subject: &At) {
+        let (kind, name, group) = (subject.field("kind"), subject.field("name"), subject.field("apiGroup"));
+        name.filled("");
+        match kind.str() {
             "ServiceAccount" => {
-                if !name.is_empty() {
-                    errors.invalid_each(&path.field("name"), name, names::dns1123_subdomain(name));
-                }
-                if !group.is_empty() {
-                    errors.not_supported(&path.field("apiGroup"), group, &[""]);
-                }
-                if !self.is_namespaced && subject.text("namespace").is_empty() {
-                    errors.required(&path.field("namespace"), "");
+                name.name_or_none(names::dns1123_subdomain);
+                group.among(&[""]);
+                if !self.is_namespaced {
+                    subject.field("namespace").filled("");
                 }
             }
-            "User" | "Group" if group != GROUP => {
-                errors.not_supported(&path.field("apiGroup"), group, &[GROUP]);
-            }
-            "User" | "Group" => {}
-            other => errors.not_supported(&path.field("kind"), other, &["ServiceAccount", "User", "Group"]),
+            "User" | "Group" => group.among(&[GROUP]),
+            _ => kind.not_supported(&["ServiceAccount", "User", "Group"]),
         }
     }
 }

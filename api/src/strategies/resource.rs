@@ -3,17 +3,19 @@
 //! Deliberately absent: compilation of the CEL expressions of selectors, and the rules of attributes, counters and
 //! taints of single devices; nothing acts on these kinds yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::{
-    common::{Seen, immutable, reset_status, spec},
-    pod_spec::validate_node_selector,
+    common::{reset_status, spec},
+    pod_spec::check_node_selector,
+    storage::driver_name,
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
     meta, names,
 };
 
@@ -40,41 +42,27 @@ impl Strategy for ResourceClaim {
         reset_status(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        claim_spec(&mut errors, &Path::ROOT.field("spec"), spec(object));
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        check_claim(&object.field("spec"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_none() {
-            immutable(&mut errors, &Path::ROOT, new, old, &["spec"]);
-            return errors.into_vec();
+            return new.fixed(old, &["spec"]);
         }
-        let null = Value::Null;
-        let path = Path::ROOT.field("status");
-        let (new, old) = (new.get("status").unwrap_or(&null), old.get("status").unwrap_or(&null));
-        let users = path.field("reservedFor");
-        if new.items("reservedFor").len() > USERS_MAX {
-            errors.too_many(&users, new.items("reservedFor").len(), USERS_MAX);
-        }
-        for (index, user) in new.items("reservedFor").iter().enumerate() {
-            let path = users.index(index);
-            for name in ["resource", "name", "uid"].into_iter().filter(|name| user.text(name).is_empty()) {
-                errors.required(&path.field(name), "");
+        let new = new.field("status");
+        let users = new.field("reservedFor");
+        users.at_most(USERS_MAX);
+        users.elements().for_each(|user| user.all_filled(&["resource", "name", "uid"]));
+        match (new.given("allocation"), old.dig(&["status", "allocation"])) {
+            (None, _) if !users.is_empty() => {
+                users.forbidden("may not be specified when `allocated` is not set");
             }
-        }
-        match (new.at("allocation"), old.at("allocation")) {
-            (None, _) if !new.items("reservedFor").is_empty() => {
-                errors.forbidden(&users, "may not be specified when `allocated` is not set");
-            }
-            (Some(allocation), Some(before)) if !same_meaning(Some(allocation), Some(before)) => {
-                errors.immutable(&path.field("allocation"), allocation);
+            (Some(allocation), Some(before)) if !same_meaning(Some(allocation.value()), Some(before)) => {
+                allocation.immutable();
             }
             _ => {}
         }
-        errors.into_vec()
     }
 }
 
@@ -88,23 +76,15 @@ impl Strategy for ResourceClaimTemplate {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let template = spec(object);
-        if let Some(metadata) = template.at("metadata") {
-            let path = path.field("metadata");
-            meta::validate_annotations(&mut errors, &path.field("annotations"), metadata);
-            meta::validate_labels(&mut errors, &path.field("labels"), metadata);
-        }
-        claim_spec(&mut errors, &path.field("spec"), spec(template));
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let template = object.field("spec");
+        meta::check_annotations(&template.field("metadata.annotations"));
+        template.field("metadata.labels").labels();
+        check_claim(&template.field("spec"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        immutable(&mut errors, &Path::ROOT, new, old, &["spec"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.fixed(old, &["spec"]);
     }
 }
 
@@ -116,25 +96,17 @@ impl Strategy for DeviceClass {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        selectors(&mut errors, &path, spec);
-        configurations(&mut errors, &path.field("config"), spec.items("config"));
-        let name = spec.text("extendedResourceName");
-        if spec.at("extendedResourceName").is_some()
-            && (!name.contains('/')
-                || name.contains("kubernetes.io/")
-                || !names::qualified_name(name).is_empty())
-        {
-            errors.invalid(
-                &path.field("extendedResourceName"),
-                name,
-                "must be a valid extended resource name",
-            );
-        }
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        check_selectors(&spec.field("selectors"));
+        check_configurations(&spec.field("config"));
+        spec.optional("extendedResourceName", |name| {
+            let text = name.str();
+            let is_extended = text.contains('/') && !text.contains("kubernetes.io/");
+            if !is_extended || !names::qualified_name(text).is_empty() {
+                name.invalid("must be a valid extended resource name");
+            }
+        });
     }
 }
 
@@ -146,40 +118,20 @@ impl Strategy for ResourceSlice {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        driver(&mut errors, &path.field("driver"), spec.text("driver"));
-        pool(&mut errors, &path.field("pool"), spec.get("pool").unwrap_or(&Value::Null));
-        node_selection(&mut errors, &path, spec);
-        let devices = path.field("devices");
-        if spec.items("devices").len() > DEVICES_MAX {
-            errors.too_many(&devices, spec.items("devices").len(), DEVICES_MAX);
-        }
-        let mut seen = Seen::default();
-        for (index, device) in spec.items("devices").iter().enumerate() {
-            let path = devices.index(index);
-            let name = device.text("name");
-            request_name(&mut errors, &path.field("name"), name);
-            if !seen.is_new(name) {
-                errors.duplicate(&path.field("name"), name);
-            }
-        }
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        driver_name(&spec.field("driver"));
+        check_pool(&spec.field("pool"));
+        check_node_selection(&spec);
+        check_named(&spec.field("devices"), DEVICES_MAX, |_| ());
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let null = Value::Null;
-        let (new, old) = (spec(new), spec(old));
-        let pool = |spec: &Value| spec.get("pool").cloned().unwrap_or_default();
-        if pool(new).get("name") != pool(old).get("name") {
-            errors.immutable(&path.field("pool.name"), pool(new).get("name").unwrap_or(&null));
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        let (new, old) = (new.field("spec"), spec(old));
+        if new.dig(&["pool", "name"]) != old.dig(&["pool", "name"]) {
+            new.field("pool.name").immutable();
         }
-        immutable(&mut errors, &path, new, old, &["driver", "nodeName"]);
-        errors.into_vec()
+        new.fixed(old, &["driver", "nodeName"]);
     }
 }
 
@@ -202,215 +154,136 @@ fn default_amount(request: &mut Value) {
 /// The names of a claim's requests, each with those of its alternatives.
 type Requests<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
-fn claim_spec(errors: &mut Errors, path: &Path, spec: &Value) {
-    let path = path.field("devices");
-    let devices = spec.get("devices").unwrap_or(&Value::Null);
-    let requests = path.field("requests");
-    let listed = devices.items("requests");
-    let known: Requests<'_> = listed
+fn check_claim(spec: &At) {
+    let devices = spec.field("devices");
+    let requests = devices.field("requests");
+    let known: Requests<'_> = requests
+        .list()
         .iter()
         .map(|r| (r.text("name"), r.items("firstAvailable").iter().map(|a| a.text("name")).collect()))
         .collect();
-    named(errors, &requests, listed, REQUESTS_MAX, request);
-    let constraints = path.field("constraints");
-    for (index, constraint) in devices.items("constraints").iter().enumerate() {
-        let path = constraints.index(index);
-        references(errors, &path.field("requests"), constraint, &known);
+    check_named(&requests, REQUESTS_MAX, check_request);
+    devices.each("constraints", |constraint| {
+        check_references(constraint, &known);
         if constraint.at("matchAttribute").is_none() && constraint.at("distinctAttribute").is_none() {
-            errors.required(
-                &path,
+            constraint.required(
                 "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set",
             );
         }
-    }
-    let config = path.field("config");
-    for (index, entry) in devices.items("config").iter().enumerate() {
-        references(errors, &config.index(index).field("requests"), entry, &known);
-    }
-    configurations(errors, &config, devices.items("config"));
+    });
+    devices.each("config", |entry| check_references(entry, &known));
+    check_configurations(&devices.field("config"));
 }
 
 /// Elements with names of their own.
-fn named(
-    errors: &mut Errors,
-    path: &Path,
-    items: &[Value],
-    most: usize,
-    check: fn(&mut Errors, &Path, &Value),
-) {
-    if items.len() > most {
-        errors.too_many(path, items.len(), most);
+fn check_named(list: &At, most: usize, check: impl Fn(&At)) {
+    list.at_most(most);
+    let mut seen = BTreeSet::new();
+    for item in list.elements() {
+        item.field("name").name(names::dns1123_label);
+        check(&item);
+        item.field("name").unique(&mut seen);
     }
-    let mut seen = Seen::default();
-    for (index, item) in items.iter().enumerate() {
-        let path = path.index(index);
-        check(errors, &path, item);
-        if !seen.is_new(item.text("name")) {
-            errors.duplicate(&path.field("name"), item.text("name"));
+}
+
+fn check_request(request: &At) {
+    const ONE: &str = "exactly one of `exactly` or `firstAvailable` is required";
+    let alternatives = request.field("firstAvailable");
+    match (request.given("exactly"), alternatives.is_empty()) {
+        (None, true) => request.required(ONE),
+        (Some(_), false) => {
+            request.invalid_value(Value::Null, format!("{ONE}, but multiple fields are set"));
+        }
+        (Some(exactly), true) => check_device_request(&exactly),
+        (None, false) => check_named(&alternatives, ALTERNATIVES_MAX, check_device_request),
+    }
+}
+
+fn check_device_request(request: &At) {
+    request.field("deviceClassName").name(names::dns1123_subdomain);
+    check_selectors(&request.field("selectors"));
+    let (mode, count) = (request.field("allocationMode"), request.field("count"));
+    match mode.str() {
+        "All" => count.number_within(0..=0, "must not be specified when allocationMode is 'All'"),
+        "ExactCount" => count.number_within(1.., "must be greater than zero"),
+        _ => mode.not_supported(&["All", "ExactCount"]),
+    }
+}
+
+fn check_selectors(selectors: &At) {
+    selectors.at_most(REQUESTS_MAX);
+    for selector in selectors.elements().filter(|selector| selector.at("cel").is_none()) {
+        selector.field("cel").required("");
+    }
+}
+
+fn check_configurations(entries: &At) {
+    entries.at_most(CONFIG_MAX);
+    for entry in entries.elements() {
+        if entry.field("opaque").is_given() {
+            driver_name(&entry.field("opaque.driver"));
+        } else {
+            entry.field("opaque").required("");
         }
     }
 }
 
-fn request(errors: &mut Errors, path: &Path, request: &Value) {
-    request_name(errors, &path.field("name"), request.text("name"));
-    let alternatives = request.items("firstAvailable");
-    match (request.at("exactly"), alternatives.is_empty()) {
-        (None, true) => {
-            errors.required(path, "exactly one of `exactly` or `firstAvailable` is required");
-        }
-        (Some(_), false) => errors.invalid(
-            path,
-            Value::Null,
-            "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
-        ),
-        (Some(exactly), true) => device_request(errors, &path.field("exactly"), exactly),
-        (None, false) => {
-            named(
-                errors,
-                &path.field("firstAvailable"),
-                alternatives,
-                ALTERNATIVES_MAX,
-                |errors, path, item| {
-                    request_name(errors, &path.field("name"), item.text("name"));
-                    device_request(errors, path, item);
-                },
-            );
-        }
-    }
-}
-
-fn device_request(errors: &mut Errors, path: &Path, request: &Value) {
-    let class = request.text("deviceClassName");
-    let class_path = path.field("deviceClassName");
-    if class.is_empty() {
-        errors.required(&class_path, "");
-    } else {
-        errors.invalid_each(&class_path, class, names::dns1123_subdomain(class));
-    }
-    selectors(errors, path, request);
-    let count = request.int("count").unwrap_or_default();
-    match request.text("allocationMode") {
-        "All" if count != 0 => {
-            let detail = "must not be specified when allocationMode is 'All'";
-            errors.invalid(&path.field("count"), count, detail);
-        }
-        "ExactCount" if count <= 0 => {
-            errors.invalid(&path.field("count"), count, "must be greater than zero")
-        }
-        "All" | "ExactCount" => {}
-        other => errors.not_supported(&path.field("allocationMode"), other, &["All", "ExactCount"]),
-    }
-}
-
-fn selectors(errors: &mut Errors, path: &Path, parent: &Value) {
-    let path = path.field("selectors");
-    let selectors = parent.items("selectors");
-    if selectors.len() > REQUESTS_MAX {
-        errors.too_many(&path, selectors.len(), REQUESTS_MAX);
-    }
-    for (index, selector) in selectors.iter().enumerate() {
-        if selector.at("cel").is_none() {
-            errors.required(&path.index(index).field("cel"), "");
-        }
-    }
-}
-
-fn configurations(errors: &mut Errors, path: &Path, entries: &[Value]) {
-    if entries.len() > CONFIG_MAX {
-        errors.too_many(path, entries.len(), CONFIG_MAX);
-    }
-    for (index, entry) in entries.iter().enumerate() {
-        let path = path.index(index);
-        match entry.at("opaque") {
-            None => errors.required(&path.field("opaque"), ""),
-            Some(opaque) => driver(errors, &path.field("opaque.driver"), opaque.text("driver")),
-        }
-    }
-}
-
-fn references(errors: &mut Errors, path: &Path, parent: &Value, known: &Requests<'_>) {
-    for (index, name) in parent.items("requests").iter().filter_map(Value::as_str).enumerate() {
-        let is_known = match name.split_once('/') {
+fn check_references(parent: &At, known: &Requests<'_>) {
+    parent.each("requests", |name| {
+        let is_known = match name.str().split_once('/') {
             Some((request, alternative)) => known.get(request).is_some_and(|a| a.contains(&alternative)),
-            None => known.contains_key(name),
+            None => known.contains_key(name.str()),
         };
         if !is_known {
-            errors.invalid(&path.index(index), name, NOT_A_REQUEST);
+            name.invalid(NOT_A_REQUEST);
         }
-    }
+    });
 }
 
-fn request_name(errors: &mut Errors, path: &Path, name: &str) {
-    if name.is_empty() {
-        errors.required(path, "");
-    } else {
-        errors.invalid_each(path, name, names::dns1123_label(name));
+fn check_pool(pool: &At) {
+    let name = pool.field("name");
+    name.filled("");
+    name.at_most_bytes(POOL_NAME_MAX);
+    if !name.is_empty() {
+        name.str().split('/').for_each(|part| name.invalid_each(part, names::dns1123_subdomain(part)));
     }
+    pool.field("resourceSliceCount").number_within(1.., "must be greater than zero");
+    pool.field("generation").within(0.., "must be greater than or equal to zero");
 }
 
-fn driver(errors: &mut Errors, path: &Path, name: &str) {
-    super::storage::driver_name(errors, path, name);
-}
-
-fn pool(errors: &mut Errors, path: &Path, pool: &Value) {
-    let name = pool.text("name");
-    let name_path = path.field("name");
-    if name.is_empty() {
-        errors.required(&name_path, "");
-    } else {
-        if name.len() > POOL_NAME_MAX {
-            errors.too_long(&name_path, POOL_NAME_MAX);
-        }
-        for part in name.split('/') {
-            errors.invalid_each(&name_path, part, names::dns1123_subdomain(part));
-        }
-    }
-    let count = pool.int("resourceSliceCount").unwrap_or_default();
-    if count <= 0 {
-        errors.invalid(&path.field("resourceSliceCount"), count, "must be greater than zero");
-    }
-    let generation = pool.int("generation").unwrap_or_default();
-    if generation < 0 {
-        errors.invalid(&path.field("generation"), generation, "must be greater than or equal to zero");
-    }
-}
-
-fn node_selection(errors: &mut Errors, path: &Path, spec: &Value) {
-    let mut given = Vec::new();
-    if spec.at("nodeName").is_some() {
-        let node = spec.text("nodeName");
-        let path = path.field("nodeName");
-        if node.is_empty() {
-            errors.invalid(&path, node, "must be either unset or set to a non-empty string");
-        } else {
-            given.push("`nodeName`");
-            errors.invalid_each(&path, node, names::dns1123_subdomain(node));
-        }
-    }
-    if let Some(selector) = spec.at("nodeSelector") {
-        given.push("`nodeSelector`");
-        validate_node_selector(errors, &path.field("nodeSelector"), selector);
-        let terms = selector.items("nodeSelectorTerms");
-        if terms.len() != 1 {
-            let path = path.field("nodeSelector.nodeSelectorTerms");
-            errors.invalid(&path, terms.to_vec(), "must have exactly one node selector term");
-        }
-    }
-    for (name, said) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
-        if spec.flag(name) {
-            given.push(said);
-        } else if spec.at(name).is_some() {
-            errors.invalid(&path.field(name), false, "must be either unset or set to true");
-        }
-    }
+fn check_node_selection(spec: &At) {
     const ONE: &str =
         "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    match given.len() {
-        0 => errors.required(path, ONE),
-        1 => {}
-        _ => {
-            let detail = format!("{ONE}, but multiple fields are set");
-            errors.invalid(path, format!("{{{}}}", given.join(", ")), detail);
+    let mut given = Vec::new();
+    spec.optional("nodeName", |node| {
+        if node.is_empty() {
+            node.invalid("must be either unset or set to a non-empty string");
+        } else {
+            given.push("`nodeName`");
+            node.form(names::dns1123_subdomain);
         }
+    });
+    spec.optional("nodeSelector", |selector| {
+        given.push("`nodeSelector`");
+        check_node_selector(selector);
+        let terms = selector.field("nodeSelectorTerms");
+        if terms.list().len() != 1 {
+            terms.invalid("must have exactly one node selector term");
+        }
+    });
+    for (name, said) in [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")] {
+        match spec.at(name).and_then(Value::as_bool) {
+            Some(true) => given.push(said),
+            Some(false) => spec.field(name).invalid("must be either unset or set to true"),
+            None => {}
+        }
+    }
+    match given.len() {
+        0 => spec.required(ONE),
+        1 => {}
+        _ => spec.invalid_value(
+            format!("{{{}}}", given.join(", ")),
+            format!("{ONE}, but multiple fields are set"),
+        ),
     }
 }

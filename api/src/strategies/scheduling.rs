@@ -3,12 +3,13 @@
 use serde_json::Value;
 
 use super::{
-    common::{immutable, one_of},
+    common::name_of,
     pod_spec::{self, resources},
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names,
 };
 
@@ -34,14 +35,12 @@ impl Strategy for PriorityClass {
         false
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-        let value = object.int("value").unwrap_or_default();
+    fn check(&self, object: &At) {
+        let (name, value) = (name_of(object), object.field("value"));
         if name.starts_with(SYSTEM_PREFIX) {
             let why = match SYSTEM_CLASSES.iter().find(|(known, _)| *known == name) {
                 None => Some(format!("{name} is not a known system priority class")),
-                Some((_, known)) if *known != value => {
+                Some((_, known)) if *known != value.number() => {
                     Some(format!("value of {name} PriorityClass must be {known}"))
                 }
                 Some(_) if object.flag("globalDefault") => {
@@ -50,27 +49,22 @@ impl Strategy for PriorityClass {
                 Some(_) => None,
             };
             if let Some(why) = why {
-                let detail = format!(
+                object.field("metadata.name").forbidden(&format!(
                     "priority class names with '{SYSTEM_PREFIX}' prefix are reserved for system use only. error: {why}"
-                );
-                errors.forbidden(&Path::ROOT.field("metadata.name"), &detail);
+                ));
             }
-        } else if value > USER_PRIORITY_MAX {
+        } else if value.number() > USER_PRIORITY_MAX {
             let detail = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
-            errors.forbidden(&Path::ROOT.field("value"), &detail);
+            value.forbidden(&detail);
         }
-        let path = Path::ROOT.field("preemptionPolicy");
-        one_of(&mut errors, &path, object, &["PreemptLowerPriority", "Never"]);
-        errors.into_vec()
+        object.field("preemptionPolicy").one_of(&["PreemptLowerPriority", "Never"]);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         if new.int("value") != old.int("value") {
-            errors.forbidden(&Path::ROOT.field("value"), "may not be changed in an update.");
+            new.field("value").forbidden("may not be changed in an update.");
         }
-        immutable(&mut errors, &Path::ROOT, new, old, &["preemptionPolicy"]);
-        errors.into_vec()
+        new.fixed(old, &["preemptionPolicy"]);
     }
 }
 
@@ -86,36 +80,14 @@ impl Strategy for RuntimeClass {
         false
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let handler = object.text("handler");
-        let path = Path::ROOT.field("handler");
-        if handler.is_empty() {
-            errors.required(&path, "");
-        } else {
-            errors.invalid_each(&path, handler, names::dns1123_label(handler));
-        }
-        if let Some(overhead) = object.at("overhead") {
-            let path = Path::ROOT.field("overhead.podFixed");
-            resources::validate_list(&mut errors, &path, overhead, "podFixed");
-        }
-        if let Some(scheduling) = object.at("scheduling") {
-            let path = Path::ROOT.field("scheduling");
-            let selector = path.field("nodeSelector");
-            for (key, value) in scheduling.entries("nodeSelector") {
-                errors.invalid_each(&selector, key, names::qualified_name(key));
-                let value = value.as_str().unwrap_or_default();
-                errors.invalid_each(&selector, value, names::label_value(value));
-            }
-            let tolerations = scheduling.items("tolerations");
-            pod_spec::validate_tolerations(&mut errors, &path.field("tolerations"), tolerations);
-        }
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        object.field("handler").name(names::dns1123_label);
+        resources::check_list(&object.field("overhead.podFixed"));
+        object.field("scheduling.nodeSelector").labels();
+        pod_spec::check_tolerations(&object.field("scheduling.tolerations"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        immutable(&mut errors, &Path::ROOT, new, old, &["handler"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.fixed(old, &["handler"]);
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::common::{Seen, immutable, one_of, spec};
+use super::common::spec;
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, IMMUTABLE, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{IMMUTABLE, Look, Touch, same_meaning},
     names,
     quantity::Quantity,
     selector,
@@ -30,22 +31,16 @@ impl Strategy for StorageClass {
         object.default_text("volumeBindingMode", "Immediate");
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        provisioner(&mut errors, &Path::ROOT.field("provisioner"), object.text("provisioner"));
-        parameters(&mut errors, object);
-        one_of(&mut errors, &Path::ROOT.field("reclaimPolicy"), object, &["Delete", "Retain"]);
-        let modes = ["Immediate", "WaitForFirstConsumer"];
-        one_of(&mut errors, &Path::ROOT.field("volumeBindingMode"), object, &modes);
-        topologies(&mut errors, object.items("allowedTopologies"));
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        provisioner(&object.field("provisioner"));
+        parameters(&object.field("parameters"));
+        object.field("reclaimPolicy").one_of(&["Delete", "Retain"]);
+        object.field("volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"]);
+        topologies(&object.field("allowedTopologies"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let fixed = ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"];
-        immutable(&mut errors, &Path::ROOT, new, old, &fixed);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.fixed(old, &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"]);
     }
 }
 
@@ -53,24 +48,18 @@ impl Strategy for StorageClass {
 pub struct VolumeAttributesClass;
 
 impl Strategy for VolumeAttributesClass {
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        provisioner(&mut errors, &Path::ROOT.field("driverName"), object.text("driverName"));
-        parameters(&mut errors, object);
-        if object.entries("parameters").next().is_none() {
-            errors.required(&Path::ROOT.field("parameters"), "must contain at least one key/value pair");
-        }
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        provisioner(&object.field("driverName"));
+        parameters(&object.field("parameters"));
+        object.field("parameters").filled("must contain at least one key/value pair");
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         for name in ["driverName", "parameters"] {
             if !same_meaning(new.get(name), old.get(name)) {
-                errors.forbidden(&Path::ROOT.field(name), &format!("updates to {name} are forbidden."));
+                new.field(name).forbidden(&format!("updates to {name} are forbidden."));
             }
         }
-        errors.into_vec()
     }
 }
 
@@ -86,38 +75,27 @@ impl Strategy for VolumeAttachment {
         object.put("status", serde_json::json!({"attached": false}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        driver_name(&mut errors, &path.field("attacher"), spec.text("attacher"));
-        let source = spec.get("source").unwrap_or(&Value::Null);
-        let source_path = path.field("source");
+    fn check(&self, object: &At) {
         const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-        match (source.at("inlineVolumeSpec"), source.at("persistentVolumeName")) {
-            (None, None) => errors.required(&source_path, ONE),
-            (Some(_), Some(_)) => errors.forbidden(&source_path, ONE),
+        let spec = object.field("spec");
+        driver_name(&spec.field("attacher"));
+        let source = spec.field("source");
+        match (source.given("inlineVolumeSpec"), source.given("persistentVolumeName")) {
+            (None, None) => source.required(ONE),
+            (Some(_), Some(_)) => source.forbidden(ONE),
             (None, Some(name)) => {
-                let name = name.as_str().unwrap_or_default();
-                let path = source_path.field("persistentVolumeName");
-                if name.is_empty() {
-                    errors.required(&path, "must specify non empty persistentVolumeName");
-                }
-                errors.invalid_each(&path, name, names::dns1123_subdomain(name));
+                name.filled("must specify non empty persistentVolumeName");
+                name.form(names::dns1123_subdomain);
             }
             (Some(_), None) => {}
         }
-        let node = spec.text("nodeName");
-        errors.invalid_each(&path.field("nodeName"), node, names::dns1123_subdomain(node));
-        errors.into_vec()
+        spec.field("nodeName").form(names::dns1123_subdomain);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_none() {
-            immutable(&mut errors, &Path::ROOT, new, old, &["spec"]);
+            new.fixed(old, &["spec"]);
         }
-        errors.into_vec()
     }
 }
 
@@ -129,65 +107,40 @@ impl Strategy for CsiDriver {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let words = ["File", "None", "ReadWriteOnceWithFSType"];
-        one_of(&mut errors, &path.field("fsGroupPolicy"), spec, &words);
-        let tokens = path.field("tokenRequests");
-        let mut audiences = Seen::default();
-        for (index, token) in spec.items("tokenRequests").iter().enumerate() {
-            let path = tokens.index(index);
-            if !audiences.is_new(token.text("audience")) {
-                errors.duplicate(&path.field("audience"), token.text("audience"));
-                continue;
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.field("fsGroupPolicy").one_of(&["File", "None", "ReadWriteOnceWithFSType"]);
+        let mut audiences = BTreeSet::new();
+        spec.each("tokenRequests", |token| {
+            let audience = token.field("audience");
+            if !audiences.insert(audience.str()) {
+                return audience.duplicate_value(audience.str());
             }
-            let lifetime = path.field("expirationSeconds");
-            match token.int("expirationSeconds") {
-                Some(seconds) if seconds < TOKEN_SECONDS_MIN => {
-                    errors.invalid(&lifetime, seconds, "may not specify a duration less than 10 minutes");
-                }
-                Some(seconds) if seconds > TOKEN_SECONDS_MAX => {
-                    errors.invalid(&lifetime, seconds, "may not specify a duration larger than 2^32 seconds");
-                }
-                _ => {}
+            token_seconds(&token.field("expirationSeconds"));
+        });
+        let modes = spec.field("volumeLifecycleModes");
+        for mode in modes.list() {
+            modes.with(mode).among(&["Ephemeral", "Persistent"]);
+        }
+        let detail = "must be greater than or equal to 10 seconds";
+        spec.field("nodeAllocatableUpdatePeriodSeconds").within(PERIOD_SECONDS_MIN.., detail);
+        spec.optional("serviceAccountTokenInSecrets", |flag| {
+            if spec.items("tokenRequests").is_empty() {
+                flag.invalid("serviceAccountTokenInSecrets is set but no tokenRequests are specified");
             }
-        }
-        let modes = ["Ephemeral", "Persistent"];
-        for mode in spec.items("volumeLifecycleModes").iter().filter_map(Value::as_str) {
-            if !modes.contains(&mode) {
-                errors.not_supported(&path.field("volumeLifecycleModes"), mode, &modes);
-            }
-        }
-        if let Some(seconds) =
-            spec.int("nodeAllocatableUpdatePeriodSeconds").filter(|s| *s < PERIOD_SECONDS_MIN)
-        {
-            let detail = "must be greater than or equal to 10 seconds";
-            errors.invalid(&path.field("nodeAllocatableUpdatePeriodSeconds"), seconds, detail);
-        }
-        if let Some(flag) = spec.at("serviceAccountTokenInSecrets")
-            && spec.items("tokenRequests").is_empty()
-        {
-            let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
-            errors.invalid(&path.field("serviceAccountTokenInSecrets"), flag.clone(), detail);
-        }
-        errors.into_vec()
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let (new, old) = (spec(new), spec(old));
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        let (new, old) = (new.field("spec"), spec(old));
         // Upstream's path of the first says `attachedRequired`.
         for (name, said) in
             [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")]
         {
             if !same_meaning(new.get(name), old.get(name)) {
-                let value = new.get(name).cloned().unwrap_or_default();
-                errors.invalid(&Path::ROOT.field("spec").field(said), value, IMMUTABLE);
+                new.field(said).invalid_value(new.field(name).value().clone(), IMMUTABLE);
             }
         }
-        errors.into_vec()
     }
 }
 
@@ -195,56 +148,41 @@ impl Strategy for CsiDriver {
 pub struct CsiNode;
 
 impl Strategy for CsiNode {
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec.drivers");
-        let mut seen = Seen::default();
-        for (index, driver) in spec(object).items("drivers").iter().enumerate() {
-            let path = path.index(index);
-            driver_name(&mut errors, &path.field("name"), driver.text("name"));
-            let id = driver.text("nodeID");
-            if id.is_empty() {
-                errors.required(&path.field("nodeID"), "");
-            } else if id.len() > NODE_ID_MAX {
-                let detail = format!("must be {NODE_ID_MAX} characters or less");
-                errors.invalid(&path.field("nodeID"), id, detail);
+    fn check(&self, object: &At) {
+        let mut seen = BTreeSet::new();
+        object.field("spec.drivers").elements().for_each(|driver| {
+            driver_name(&driver.field("name"));
+            let id = driver.field("nodeID");
+            id.filled("");
+            if id.str().len() > NODE_ID_MAX {
+                id.invalid(format!("must be {NODE_ID_MAX} characters or less"));
             }
-            if let Some(count) =
-                driver.dig(&["allocatable", "count"]).and_then(Value::as_i64).filter(|c| *c < 0)
-            {
-                let detail = "must be greater than or equal to 0";
-                errors.invalid(&path.field("allocatable.count"), count, detail);
+            driver.non_negative(&["allocatable.count"]);
+            driver.field("name").unique(&mut seen);
+            let mut keys = BTreeSet::new();
+            for key in driver.items("topologyKeys") {
+                let key = driver.with(key);
+                key.unique(&mut keys);
+                key.form(names::qualified_name);
             }
-            if !seen.is_new(driver.text("name")) {
-                errors.duplicate(&path.field("name"), driver.text("name"));
-            }
-            let mut keys = Seen::default();
-            for key in driver.items("topologyKeys").iter().filter_map(Value::as_str) {
-                if !keys.is_new(key) {
-                    errors.duplicate(&path, key);
-                }
-                errors.invalid_each(&path, key, names::qualified_name(key));
-            }
-        }
-        errors.into_vec()
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         // What is left of a driver when the number of its volumes, which may change, is set aside.
         let identity = |driver: &Value| {
             let mut driver = driver.clone();
             driver.drop_field("allocatable");
             driver
         };
+        let drivers = new.field("spec.drivers");
         for before in spec(old).items("drivers") {
-            for now in spec(new).items("drivers").iter().filter(|d| d.text("name") == before.text("name")) {
+            for now in drivers.list().iter().filter(|d| d.text("name") == before.text("name")) {
                 if !same_meaning(Some(&identity(now)), Some(&identity(before))) {
-                    errors.immutable(&Path::ROOT.field("spec.drivers"), &identity(now));
+                    drivers.with(&identity(now)).immutable();
                 }
             }
         }
-        errors.into_vec()
     }
 }
 
@@ -252,94 +190,73 @@ impl Strategy for CsiNode {
 pub struct CsiStorageCapacity;
 
 impl Strategy for CsiStorageCapacity {
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        if let Some(topology) = object.at("nodeTopology") {
-            selector::validate_object(&mut errors, &Path::ROOT.field("nodeTopology"), topology);
-        }
-        let class = object.text("storageClassName");
-        errors.invalid_each(&Path::ROOT.field("storageClassName"), class, names::dns1123_subdomain(class));
+    fn check(&self, object: &At) {
+        object.optional("nodeTopology", selector::check);
+        object.field("storageClassName").form(names::dns1123_subdomain);
         if let Some(capacity) = object.at("capacity").and_then(|c| Quantity::from_json(c).ok())
             && capacity.is_negative()
         {
             let detail = "must be greater than or equal to 0";
-            errors.invalid(&Path::ROOT.field("capacity"), capacity.to_string(), detail);
+            object.field("capacity").invalid_value(capacity.to_string(), detail);
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        immutable(&mut errors, &Path::ROOT, new, old, &["nodeTopology", "storageClassName"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.fixed(old, &["nodeTopology", "storageClassName"]);
     }
 }
 
 /// The name of a CSI driver.
-pub(super) fn driver_name(errors: &mut Errors, path: &Path, name: &str) {
-    if name.is_empty() {
-        errors.required(path, "");
-    }
-    if name.len() > DRIVER_NAME_MAX {
-        errors.too_long(path, DRIVER_NAME_MAX);
-    }
-    let lower = name.to_lowercase();
+pub(super) fn driver_name(name: &At) {
+    name.filled("");
+    name.at_most_bytes(DRIVER_NAME_MAX);
     if !name.is_empty() {
-        errors.invalid_each(path, name, names::dns1123_subdomain(&lower));
+        name.invalid_each(name.str(), names::dns1123_subdomain(&name.str().to_lowercase()));
     }
 }
 
-fn provisioner(errors: &mut Errors, path: &Path, name: &str) {
-    if name.is_empty() {
-        errors.required(path, "");
-    } else {
-        errors.invalid_each(path, name, names::qualified_name(&name.to_lowercase()));
-    }
+/// How long a service account's token is to live.
+pub(super) fn token_seconds(seconds: &At) {
+    seconds.within(TOKEN_SECONDS_MIN.., "may not specify a duration less than 10 minutes");
+    seconds.within(..=TOKEN_SECONDS_MAX, "may not specify a duration larger than 2^32 seconds");
 }
 
-fn parameters(errors: &mut Errors, object: &Value) {
-    let path = Path::ROOT.field("parameters");
-    if object.entries("parameters").count() > PARAMETERS_MAX {
-        return errors.too_long(&path, PARAMETERS_MAX);
+fn provisioner(name: &At) {
+    name.name(|name| names::qualified_name(&name.to_lowercase()));
+}
+
+fn parameters(parameters: &At) {
+    let count = parameters.as_object().map_or(0, serde_json::Map::len);
+    if count > PARAMETERS_MAX {
+        return parameters.too_long(PARAMETERS_MAX);
     }
     let mut bytes = 0;
-    for (key, value) in object.entries("parameters") {
+    for (key, value) in parameters.members() {
         if key.is_empty() {
-            errors.invalid(&path, key.as_str(), "field can not be empty.");
+            parameters.invalid_value(key, "field can not be empty.");
         }
-        bytes += key.len() + value.as_str().unwrap_or_default().len();
+        bytes += key.len() + value.str().len();
     }
     if bytes > PARAMETERS_BYTES_MAX {
-        errors.too_long(&path, PARAMETERS_BYTES_MAX);
+        parameters.too_long(PARAMETERS_BYTES_MAX);
     }
 }
 
-fn topologies(errors: &mut Errors, terms: &[Value]) {
-    let path = Path::ROOT.field("allowedTopologies");
-    for (at, term) in terms.iter().enumerate() {
-        let path = path.index(at);
-        let path = path.field("matchLabelExpressions");
-        let mut keys = Seen::default();
-        for (index, expression) in term.items("matchLabelExpressions").iter().enumerate() {
-            let path = path.index(index);
-            let values = path.field("values");
-            if expression.items("values").is_empty() {
-                errors.required(&values, "");
-            }
+fn topologies(terms: &At) {
+    for (at, term) in terms.elements().enumerate() {
+        let expressions = term.field("matchLabelExpressions");
+        let mut keys = BTreeSet::new();
+        for expression in expressions.elements() {
+            let values = expression.field("values");
+            values.filled("");
             let mut seen = BTreeSet::new();
-            for (index, value) in expression.items("values").iter().filter_map(Value::as_str).enumerate() {
-                if !seen.insert(value) {
-                    errors.duplicate(&values.index(index), value);
-                }
-            }
-            let key = expression.text("key");
-            errors.invalid_each(&path.field("key"), key, names::qualified_name(key));
-            if !keys.is_new(key) {
-                errors.duplicate(&path.field("key"), key);
-            }
+            values.elements().for_each(|value| value.unique(&mut seen));
+            let key = expression.field("key");
+            key.form(names::qualified_name);
+            key.unique(&mut keys);
         }
-        if terms.iter().take(at).any(|before| same_meaning(Some(before), Some(term))) {
-            errors.duplicate(&path, "");
+        if terms.list().iter().take(at).any(|before| same_meaning(Some(before), Some(term.value()))) {
+            expressions.duplicate_value("");
         }
     }
 }

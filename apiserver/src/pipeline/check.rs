@@ -58,7 +58,7 @@ pub(super) fn check(
     let strategy = &target.row.strategy;
     let mut errors: Vec<FieldError> = match live {
         None => api::meta::validate(new, &target.row),
-        Some(live) => api::meta::validate_update(new, live, &target.row),
+        Some(live) => api::meta::validate_update(new, live),
     };
     let is_custom = target.row.custom.is_some();
     let mut structural = if endpoint == Endpoint::Status && !is_custom {

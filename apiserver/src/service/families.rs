@@ -4,6 +4,7 @@
 //! takes away, change what it has.
 
 use api::FieldError;
+use api::at;
 use api::field::{Errors, Look, Path, PathExt, Touch};
 use api::net;
 use api::strategies::core::service_addresses::{check, has_addresses, is_headless};
@@ -31,9 +32,10 @@ pub(super) fn fill(
         };
         spec.put("ipFamilyPolicy", policy);
     }
-    let mut errors = Errors::new();
-    check(&mut errors, spec);
-    done(errors)?;
+    let faults = at::check_at(&Path::ROOT.field("spec"), spec, check);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let policy = spec.text("ipFamilyPolicy").to_string();
     let mut errors = Errors::new();
     if let Some(old) = old {

@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{default_template, endless_template, immutable, non_negative, selector_of_template, spec},
+    common::{default_template, endless_template, selector_of_template, spec, spec_mut},
     pod,
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     intstr,
 };
 
@@ -20,7 +21,7 @@ const COUNTS: [&str; 4] =
 
 impl Strategy for DaemonSet {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("revisionHistoryLimit", 10);
         if let Some(strategy) = spec.object_mut("updateStrategy") {
             strategy.default_text("type", "RollingUpdate");
@@ -42,35 +43,26 @@ impl Strategy for DaemonSet {
         object.put("status", COUNTS.iter().map(|name| ((*name).to_string(), json!(0))).collect::<Value>());
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        selector_of_template(&mut errors, &path, spec, "daemonset");
-        endless_template(&mut errors, &path, spec, "DaemonSet");
-        non_negative(&mut errors, &path, spec, &["minReadySeconds", "revisionHistoryLimit"]);
-        let strategy_path = path.field("updateStrategy");
-        let strategy = spec.get("updateStrategy").unwrap_or(&Value::Null);
-        match (strategy.text("type"), strategy.at("rollingUpdate")) {
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        selector_of_template(&spec, "daemonset");
+        endless_template(&spec, "DaemonSet");
+        spec.non_negative(&["minReadySeconds", "revisionHistoryLimit"]);
+        let strategy = spec.field("updateStrategy");
+        match (strategy.text("type"), strategy.given("rollingUpdate")) {
             ("OnDelete", _) => {}
-            ("RollingUpdate", None) => errors.required(&strategy_path.field("rollingUpdate"), ""),
-            ("RollingUpdate", Some(rolling)) => {
-                rolling_update(&mut errors, &strategy_path.field("rollingUpdate"), rolling);
-            }
-            _ => errors.not_supported(&strategy_path, strategy.clone(), &["RollingUpdate", "OnDelete"]),
+            ("RollingUpdate", None) => strategy.field("rollingUpdate").required(""),
+            ("RollingUpdate", Some(rolling)) => rolling_update(&rolling),
+            _ => strategy.not_supported_value(strategy.value().clone(), &["RollingUpdate", "OnDelete"]),
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let path = Path::ROOT.field("status");
-            non_negative(&mut errors, &path, new.get("status").unwrap_or(&Value::Null), &COUNTS);
+            new.field("status").non_negative(&COUNTS);
         } else {
-            immutable(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old), &["selector"]);
+            new.field("spec").fixed(spec(old), &["selector"]);
         }
-        errors.into_vec()
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -78,22 +70,15 @@ impl Strategy for DaemonSet {
     }
 }
 
-fn rolling_update(errors: &mut Errors, path: &Path, rolling: &Value) {
-    let zero = json!(0);
-    let unavailable = rolling.at("maxUnavailable").unwrap_or(&zero);
-    let surge = rolling.at("maxSurge").unwrap_or(&zero);
-    for (name, value) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
-        intstr::validate_amount(errors, &path.field(name), value);
-        intstr::validate_not_above_all(errors, &path.field(name), value);
+fn rolling_update(rolling: &At) {
+    let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+    for amount in [&unavailable, &surge] {
+        intstr::check_amount(amount);
+        intstr::check_not_above_all(amount);
     }
-    match (intstr::is_zero(unavailable), intstr::is_zero(surge)) {
-        (false, false) => {
-            let detail = "may not be set when maxUnavailable is non-zero";
-            errors.invalid(&path.field("maxSurge"), surge.clone(), detail);
-        }
-        (true, true) => {
-            errors.required(&path.field("maxUnavailable"), "cannot be 0 when maxSurge is 0");
-        }
+    match (intstr::is_zero(&unavailable), intstr::is_zero(&surge)) {
+        (false, false) => surge.invalid("may not be set when maxUnavailable is non-zero"),
+        (true, true) => unavailable.required("cannot be 0 when maxSurge is 0"),
         _ => {}
     }
 }

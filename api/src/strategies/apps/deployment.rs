@@ -3,15 +3,14 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{
-        default_template, endless_template, immutable, non_negative, reset_status, selector_of_template, spec,
-    },
+    common::{default_template, endless_template, reset_status, selector_of_template, spec, spec_mut},
     pod,
 };
 use super::replica_set::replica_counts;
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
     intstr,
 };
 
@@ -22,7 +21,7 @@ pub struct Deployment;
 
 impl Strategy for Deployment {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("replicas", 1);
         spec.default_to("revisionHistoryLimit", 10);
         spec.default_to("progressDeadlineSeconds", 600);
@@ -56,39 +55,32 @@ impl Strategy for Deployment {
         reset_status(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        non_negative(
-            &mut errors,
-            &path,
-            spec,
-            &["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"],
-        );
-        selector_of_template(&mut errors, &path, spec, "deployment");
-        endless_template(&mut errors, &path, spec, "ReplicaSet");
-        strategy(&mut errors, &path.field("strategy"), spec.get("strategy").unwrap_or(&Value::Null));
-        if let Some(deadline) = spec.int("progressDeadlineSeconds")
-            && deadline <= spec.int("minReadySeconds").unwrap_or_default()
-        {
-            let detail = "must be greater than minReadySeconds";
-            errors.invalid(&path.field("progressDeadlineSeconds"), deadline, detail);
-        }
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.non_negative(&[
+            "replicas",
+            "minReadySeconds",
+            "revisionHistoryLimit",
+            "progressDeadlineSeconds",
+        ]);
+        selector_of_template(&spec, "deployment");
+        endless_template(&spec, "ReplicaSet");
+        check_strategy(&spec.field("strategy"));
+        spec.optional("progressDeadlineSeconds", |deadline| {
+            if deadline.number() <= spec.field("minReadySeconds").number() {
+                deadline.invalid("must be greater than minReadySeconds");
+            }
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let status = new.get("status").unwrap_or(&Value::Null);
-            replica_counts(&mut errors, status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
-            let others = ["unavailableReplicas", "terminatingReplicas", "collisionCount"];
-            non_negative(&mut errors, &Path::ROOT.field("status"), status, &others);
+            let status = new.field("status");
+            replica_counts(&status, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
+            status.non_negative(&["unavailableReplicas", "terminatingReplicas", "collisionCount"]);
         } else {
-            immutable(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old), &["selector"]);
+            new.field("spec").fixed(spec(old), &["selector"]);
         }
-        errors.into_vec()
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -96,30 +88,23 @@ impl Strategy for Deployment {
     }
 }
 
-fn strategy(errors: &mut Errors, path: &Path, strategy: &Value) {
-    let rolling_path = path.field("rollingUpdate");
-    match (strategy.text("type"), strategy.at("rollingUpdate")) {
-        ("Recreate", Some(_)) => {
-            errors.forbidden(&rolling_path, "may not be specified when strategy `type` is 'Recreate'");
-        }
-        ("Recreate", None) => {}
-        ("RollingUpdate", None) => {
-            errors.required(&rolling_path, "this should be defaulted and never be nil");
-        }
-        ("RollingUpdate", Some(rolling)) => rolling_update(errors, &rolling_path, rolling),
-        _ => errors.not_supported(path, strategy.clone(), &["Recreate", "RollingUpdate"]),
+fn check_strategy(strategy: &At) {
+    let rolling = strategy.field("rollingUpdate");
+    match (strategy.text("type"), rolling.is_given()) {
+        ("Recreate", true) => rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"),
+        ("Recreate", false) => {}
+        ("RollingUpdate", false) => rolling.required("this should be defaulted and never be nil"),
+        ("RollingUpdate", true) => rolling_update(&rolling),
+        _ => strategy.not_supported_value(strategy.value().clone(), &["Recreate", "RollingUpdate"]),
     }
 }
 
-fn rolling_update(errors: &mut Errors, path: &Path, rolling: &Value) {
-    let zero = json!(0);
-    let unavailable = rolling.at("maxUnavailable").unwrap_or(&zero);
-    let surge = rolling.at("maxSurge").unwrap_or(&zero);
-    intstr::validate_amount(errors, &path.field("maxUnavailable"), unavailable);
-    intstr::validate_amount(errors, &path.field("maxSurge"), surge);
-    if intstr::is_zero(unavailable) && intstr::is_zero(surge) {
-        let detail = "may not be 0 when `maxSurge` is 0";
-        errors.invalid(&path.field("maxUnavailable"), unavailable.clone(), detail);
+fn rolling_update(rolling: &At) {
+    let (unavailable, surge) = (rolling.field("maxUnavailable"), rolling.field("maxSurge"));
+    intstr::check_amount(&unavailable);
+    intstr::check_amount(&surge);
+    if intstr::is_zero(&unavailable) && intstr::is_zero(&surge) {
+        unavailable.invalid("may not be 0 when `maxSurge` is 0");
     }
-    intstr::validate_not_above_all(errors, &path.field("maxUnavailable"), unavailable);
+    intstr::check_not_above_all(&unavailable);
 }

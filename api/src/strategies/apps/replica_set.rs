@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use super::super::{
-    common::{default_template, endless_template, immutable, non_negative, selector_of_template, spec},
+    common::{default_template, endless_template, selector_of_template, spec, spec_mut},
     pod,
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
 };
 
 /// What is special about replica sets.
@@ -18,7 +19,7 @@ pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("replicas", 1);
         default_template(spec);
     }
@@ -31,26 +32,23 @@ impl Strategy for ReplicaSet {
         object.put("status", serde_json::json!({"replicas": 0}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        non_negative(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.non_negative(&["replicas", "minReadySeconds"]);
         // Upstream says deployment here as well.
-        selector_of_template(&mut errors, &path, spec, "deployment");
-        endless_template(&mut errors, &path, spec, "ReplicaSet");
-        errors.into_vec()
+        selector_of_template(&spec, "deployment");
+        endless_template(&spec, "ReplicaSet");
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-            replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null), &parts);
+            replica_counts(
+                &new.field("status"),
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
         } else {
-            immutable(&mut errors, &Path::ROOT.field("spec"), spec(new), spec(old), &["selector"]);
+            new.field("spec").fixed(spec(old), &["selector"]);
         }
-        errors.into_vec()
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -64,18 +62,13 @@ impl Strategy for ReplicaSet {
 }
 
 /// The counts of a status, none of which exceeds that of all replicas.
-pub(super) fn replica_counts(errors: &mut Errors, status: &Value, parts: &[&str]) {
-    let path = Path::ROOT.field("status");
-    non_negative(errors, &path, status, &["replicas", "observedGeneration"]);
-    non_negative(errors, &path, status, parts);
-    let all = status.int("replicas").unwrap_or_default();
+pub(super) fn replica_counts(status: &At, parts: &[&str]) {
+    status.non_negative(&["replicas", "observedGeneration"]);
+    status.non_negative(parts);
     for name in parts {
-        if let Some(count) = status.int(name).filter(|count| *count > all) {
-            errors.invalid(&path.field(name), count, "cannot be greater than status.replicas");
-        }
+        let all = status.field("replicas").number();
+        status.field(name).within(..=all, "cannot be greater than status.replicas");
     }
-    let available = status.int("availableReplicas").unwrap_or_default();
-    if available > status.int("readyReplicas").unwrap_or_default() {
-        errors.invalid(&path.field("availableReplicas"), available, "cannot be greater than readyReplicas");
-    }
+    let ready = status.field("readyReplicas").number();
+    status.field("availableReplicas").within(..=ready, "cannot be greater than readyReplicas");
 }

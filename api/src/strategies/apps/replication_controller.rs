@@ -2,15 +2,18 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{
-    super::common::{default_template, endless_template, non_negative, spec},
+    super::common::{
+        default_template, endless_template, labels_of_template, spec_mut, take_labels_of_template,
+    },
     replica_set,
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     selector::LabelSelector,
 };
 
@@ -19,17 +22,10 @@ pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
     fn set_defaults(&self, object: &mut Value) {
-        let labels = object.dig(&["spec", "template", "metadata", "labels"]).cloned();
-        let has_labels = object.get("metadata").is_some_and(|m| m.entries("labels").next().is_some());
-        if let Some(labels) = &labels
-            && !has_labels
-            && let Some(metadata) = object.object_mut("metadata")
-        {
-            metadata.put("labels", labels.clone());
-        }
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        take_labels_of_template(object);
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("replicas", 1);
-        if let Some(labels) = labels
+        if let Some(labels) = spec.dig(&["template", "metadata", "labels"]).cloned()
             && spec.entries("selector").next().is_none()
         {
             spec.put("selector", labels);
@@ -45,36 +41,26 @@ impl Strategy for ReplicationController {
         object.put("status", serde_json::json!({"replicas": 0}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        non_negative(&mut errors, &path, spec, &["minReadySeconds", "replicas"]);
-        let empty = serde_json::Map::new();
-        let map = spec.at("selector").and_then(Value::as_object).unwrap_or(&empty);
-        if map.is_empty() {
-            errors.required(&path.field("selector"), "");
-        }
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        spec.non_negative(&["minReadySeconds", "replicas"]);
+        spec.field("selector").filled("");
         if spec.at("template").is_none() {
-            errors.required(&path.field("template"), "");
-            return errors.into_vec();
+            return spec.field("template").required("");
         }
-        let labels = spec.dig(&["template", "metadata", "labels"]).unwrap_or(&Value::Null);
-        if !LabelSelector::from_map(map).matches(labels) {
-            let path = path.field("template.metadata.labels");
-            errors.invalid(&path, labels.clone(), "`selector` does not match template `labels`");
-        }
-        endless_template(&mut errors, &path, spec, "ReplicationController");
-        errors.into_vec()
+        let none = Map::new();
+        let selector = spec.at("selector").and_then(Value::as_object).unwrap_or(&none);
+        labels_of_template(&spec, &LabelSelector::from_map(selector));
+        endless_template(&spec, "ReplicationController");
     }
 
-    fn validate_update(&self, new: &Value, _old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, _old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-            replica_set::replica_counts(&mut errors, new.get("status").unwrap_or(&Value::Null), &parts);
+            replica_set::replica_counts(
+                &new.field("status"),
+                &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+            );
         }
-        errors.into_vec()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {

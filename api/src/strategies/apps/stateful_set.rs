@@ -3,13 +3,14 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{default_template, endless_template, non_negative, one_of, selector_of_template, spec},
+    common::{default_template, endless_template, selector_of_template, spec, spec_mut},
     core::persistent_volume_claim,
     pod,
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
     intstr, names,
 };
 
@@ -28,7 +29,7 @@ const CHANGEABLE: [&str; 7] = [
 
 impl Strategy for StatefulSet {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_to("replicas", 1);
         spec.default_to("revisionHistoryLimit", 10);
         spec.default_text("podManagementPolicy", "OrderedReady");
@@ -61,44 +62,30 @@ impl Strategy for StatefulSet {
         object.put("status", json!({"replicas": 0, "availableReplicas": 0}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        policies(&mut errors, &path, spec);
-        non_negative(&mut errors, &path, spec, &["replicas", "minReadySeconds"]);
-        if let Some(start) = spec.dig(&["ordinals", "start"]).and_then(Value::as_i64).filter(|s| *s < 0) {
-            errors.invalid(&path.field("ordinals.start"), start, "must be greater than or equal to 0");
-        }
-        selector_of_template(&mut errors, &path, spec, "statefulset");
-        endless_template(&mut errors, &path, &with_claims_as_volumes(spec), "StatefulSet");
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        check_policies(&spec);
+        spec.non_negative(&["replicas", "minReadySeconds", "ordinals.start"]);
+        selector_of_template(&spec, "statefulset");
+        endless_template(&spec.with(&with_claims_as_volumes(&spec)), "StatefulSet");
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let service = spec(object).text("serviceName");
-        if !service.is_empty() {
-            errors.invalid_each(&path.field("serviceName"), service, names::dns1123_label(service));
-        }
-        let claims = path.field("volumeClaimTemplates");
-        for (index, claim) in spec(object).items("volumeClaimTemplates").iter().enumerate() {
-            let path = claims.index(index);
-            persistent_volume_claim::validate_spec(&mut errors, &path.field("spec"), spec(claim));
-        }
-        errors.into_vec()
+    fn check_create(&self, object: &At) {
+        object.field("spec.serviceName").name_or_none(names::dns1123_label);
+        object.each("spec.volumeClaimTemplates", |claim| {
+            persistent_volume_claim::check_spec(&claim.field("spec"));
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let path = Path::ROOT.field("status");
-            let counts =
-                ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
-            non_negative(&mut errors, &path, new.get("status").unwrap_or(&Value::Null), &counts);
-            return errors.into_vec();
+            return new.field("status").non_negative(&[
+                "replicas",
+                "readyReplicas",
+                "currentReplicas",
+                "updatedReplicas",
+                "availableReplicas",
+            ]);
         }
         let rest = |object: &Value| {
             let mut spec = spec(object).clone();
@@ -106,14 +93,12 @@ impl Strategy for StatefulSet {
             spec
         };
         if !same_meaning(Some(&rest(new)), Some(&rest(old))) {
-            errors.forbidden(
-                &path,
+            new.field("spec").forbidden(
                 "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
                  'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
                  'minReadySeconds' are forbidden",
             );
         }
-        errors.into_vec()
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -121,41 +106,32 @@ impl Strategy for StatefulSet {
     }
 }
 
-fn policies(errors: &mut Errors, path: &Path, spec: &Value) {
-    let policy = spec.text("podManagementPolicy");
-    if !["OrderedReady", "Parallel"].contains(&policy) {
-        let detail = "must be 'OrderedReady' or 'Parallel'";
-        errors.invalid(&path.field("podManagementPolicy"), policy, detail);
+fn check_policies(spec: &At) {
+    let policy = spec.field("podManagementPolicy");
+    if !["OrderedReady", "Parallel"].contains(&policy.str()) {
+        policy.invalid_text("must be 'OrderedReady' or 'Parallel'");
     }
-    let strategy = spec.get("updateStrategy").unwrap_or(&Value::Null);
-    let strategy_path = path.field("updateStrategy");
-    match (strategy.text("type"), strategy.at("rollingUpdate")) {
-        ("", _) => errors.required(&strategy_path, ""),
-        ("OnDelete", Some(rolling)) => {
-            let detail = "only allowed for updateStrategy 'RollingUpdate'";
-            errors.invalid(&strategy_path.field("rollingUpdate"), rolling.clone(), detail);
-        }
+    let strategy = spec.field("updateStrategy");
+    match (strategy.text("type"), strategy.given("rollingUpdate")) {
+        ("", _) => strategy.required(""),
+        ("OnDelete", Some(rolling)) => rolling.invalid("only allowed for updateStrategy 'RollingUpdate'"),
         ("RollingUpdate", Some(rolling)) => {
-            let path = strategy_path.field("rollingUpdate");
-            non_negative(errors, &path, rolling, &["partition"]);
-            if let Some(unavailable) = rolling.at("maxUnavailable") {
-                let path = path.field("maxUnavailable");
-                intstr::validate_amount(errors, &path, unavailable);
+            rolling.non_negative(&["partition"]);
+            rolling.optional("maxUnavailable", |unavailable| {
+                intstr::check_amount(unavailable);
                 if intstr::is_zero(unavailable) {
-                    errors.invalid(&path, unavailable.clone(), "cannot be 0");
+                    unavailable.invalid("cannot be 0");
                 }
-                intstr::validate_not_above_all(errors, &path, unavailable);
-            }
+                intstr::check_not_above_all(unavailable);
+            });
         }
         ("OnDelete" | "RollingUpdate", None) => {}
-        _ => errors.invalid(&strategy_path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'"),
+        _ => strategy.invalid("must be 'RollingUpdate' or 'OnDelete'"),
     }
-    if let Some(policy) = spec.at("persistentVolumeClaimRetentionPolicy") {
-        let path = path.field("persistentVolumeClaimRetentionPolicy");
-        for name in ["whenDeleted", "whenScaled"] {
-            one_of(errors, &path.field(name), policy, &["Delete", "Retain"]);
-        }
-    }
+    spec.optional("persistentVolumeClaimRetentionPolicy", |policy| {
+        policy.field("whenDeleted").one_of(&["Delete", "Retain"]);
+        policy.field("whenScaled").one_of(&["Delete", "Retain"]);
+    });
 }
 
 /// The claims of the set are volumes of its pods, which containers mount by name.

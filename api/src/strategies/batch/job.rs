@@ -4,17 +4,21 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::{
-    common::{default_template, domain_prefixed_path, immutable, non_negative, one_of, spec},
+    common::{
+        default_template, domain_prefixed_path, labels_of_template, spec, spec_mut, take_labels_of_template,
+    },
     pod, pod_spec,
 };
 use super::failure_policy;
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
-    names, selector,
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
+    names,
+    selector::{self, LabelSelector},
 };
 
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
@@ -31,7 +35,7 @@ pub struct Job;
 impl Strategy for Job {
     fn set_defaults(&self, object: &mut Value) {
         take_labels_of_template(object);
-        if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+        if let Some(spec) = spec_mut(object) {
             set_spec_defaults(spec);
         }
     }
@@ -59,61 +63,49 @@ impl Strategy for Job {
         take_labels_of_template(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let selector_path = path.field("selector");
-        match spec.at("selector") {
-            None => errors.required(&selector_path, ""),
-            Some(selector) => selector::validate_object(&mut errors, &selector_path, selector),
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        let selector = spec.field("selector");
+        if selector.is_given() {
+            selector::check(&selector)
+        } else {
+            selector.required("")
         }
-        generated_selector(&mut errors, &path, object);
-        validate_spec(&mut errors, &path, spec);
-        let labels = spec.dig(&["template", "metadata", "labels"]).unwrap_or(&Value::Null);
-        let selects = selector::LabelSelector::from_object(spec.at("selector"))
-            .is_ok_and(|selector| selector.matches(labels));
-        if spec.at("selector").is_some() && !selects {
-            let path = path.field("template.metadata.labels");
-            errors.invalid(&path, labels.clone(), "`selector` does not match template `labels`");
+        check_generated_selector(object, &spec);
+        check_spec(&spec);
+        if spec.at("selector").is_some() {
+            let selector = LabelSelector::from_object(spec.at("selector"));
+            labels_of_template(&spec, &selector.unwrap_or_else(|_| LabelSelector::nothing()));
         }
-        let completions = spec.int("completions").unwrap_or_default();
+        let completions = spec.field("completions").number();
         if spec.text("completionMode") == "Indexed" && completions > 0 {
-            let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default();
-            let longest = format!("{name}-{}", completions - 1);
+            let name = object.field("metadata.name");
+            let longest = format!("{}-{}", name.str(), completions - 1);
             if !names::dns1123_label(&longest).is_empty() {
-                let detail = format!("will not able to create pod with invalid DNS label: {longest}");
-                errors.invalid(&Path::ROOT.field("metadata.name"), name, detail);
+                name.invalid_text(format!("will not able to create pod with invalid DNS label: {longest}"));
             }
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource == Some("status") {
-            let path = Path::ROOT.field("status");
             let counts = ["active", "succeeded", "failed", "ready", "terminating"];
-            non_negative(&mut errors, &path, new.get("status").unwrap_or(&Value::Null), &counts);
-            return errors.into_vec();
+            return new.field("status").non_negative(&counts);
         }
-        let (new, old) = (spec(new), spec(old));
+        let (new, old) = (new.field("spec"), spec(old));
         if new.text("completionMode") != "Indexed" {
-            immutable(&mut errors, &path, new, old, &["completions"]);
+            new.fixed(old, &["completions"]);
         } else if new.at("completions") != old.at("completions")
-            && let Some(completions) = new.at("completions")
-            && Some(completions) != new.at("parallelism")
+            && let Some(completions) = new.given("completions")
+            && Some(completions.value()) != new.at("parallelism")
         {
-            let detail = "can only be modified in tandem with spec.parallelism";
-            errors.invalid(&path.field("completions"), completions.clone(), detail);
+            completions.invalid("can only be modified in tandem with spec.parallelism");
         }
-        immutable(&mut errors, &path, new, old, &["selector"]);
-        template_change(&mut errors, &path.field("template"), new, old);
+        new.fixed(old, &["selector"]);
+        check_template_change(&new, old);
         let fixed =
             ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"];
-        immutable(&mut errors, &path, new, old, &fixed);
-        errors.into_vec()
+        new.fixed(old, &fixed);
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -123,18 +115,6 @@ impl Strategy for Job {
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
         let succeeded = object.dig(&["status", "succeeded"]).and_then(Value::as_i64).unwrap_or_default();
         vec![("status.successful".into(), succeeded.to_string())]
-    }
-}
-
-/// A job without labels has those of its template, the generated ones as well.
-fn take_labels_of_template(object: &mut Value) {
-    let labels = object.dig(&["spec", "template", "metadata", "labels"]).cloned();
-    let has_labels = object.get("metadata").is_some_and(|m| m.entries("labels").next().is_some());
-    if let Some(labels) = labels
-        && !has_labels
-        && let Some(metadata) = object.object_mut("metadata")
-    {
-        metadata.put("labels", labels);
     }
 }
 
@@ -154,124 +134,103 @@ pub(super) fn set_spec_defaults(spec: &mut Value) {
     default_template(spec);
 }
 
-fn generated_selector(errors: &mut Errors, path: &Path, object: &Value) {
-    let spec = spec(object);
-    let Some(selector) = spec.at("selector").filter(|_| !spec.flag("manualSelector")) else { return };
-    let metadata = |name: &str| object.dig(&["metadata", name]).and_then(Value::as_str).unwrap_or_default();
-    let labels_path = path.field("template.metadata.labels");
-    let labels = spec.dig(&["template", "metadata", "labels"]).unwrap_or(&Value::Null);
-    let mut expected = serde_json::Map::new();
-    for (label, value) in [(UID_LABELS, metadata("uid")), (NAME_LABELS, metadata("name"))]
-        .into_iter()
-        .flat_map(|(labels, value)| labels.map(|label| (label, value)))
-    {
-        expected.insert(label.to_string(), value.into());
-        match labels.at(label).and_then(Value::as_str) {
-            None => errors.required(&labels_path.key(label), &format!("must be '{value}'")),
-            Some(actual) if actual != value => {
-                errors.invalid(&labels_path.key(label), labels.clone(), format!("must be '{value}'"));
-            }
-            Some(_) => {}
-        }
+fn check_generated_selector(object: &At, spec: &At) {
+    let selector = spec.field("selector");
+    if !selector.is_given() || spec.flag("manualSelector") {
+        return;
     }
-    let selects = selector::LabelSelector::from_object(Some(selector)).is_ok_and(|s| s.matches(&expected));
-    if !selects {
-        errors.invalid(&path.field("selector"), selector.clone(), "`selector` not auto-generated");
+    let labels = spec.field("template.metadata.labels");
+    let mut expected = Map::new();
+    for (names, source) in [(UID_LABELS, "metadata.uid"), (NAME_LABELS, "metadata.name")] {
+        let value = object.field(source).str();
+        for label in names.map(|name| labels.key(name)) {
+            let detail = format!("must be '{value}'");
+            if !label.is_string() {
+                label.required(&detail);
+            } else if label.str() != value {
+                label.invalid_value(labels.value().clone(), detail);
+            }
+        }
+        expected.extend(names.map(|name| (name.to_string(), value.into())));
+    }
+    if !LabelSelector::from_object(Some(selector.value())).is_ok_and(|s| s.matches(&expected)) {
+        selector.invalid("`selector` not auto-generated");
     }
 }
 
 /// Checks a job's spec, also that of a cron job's template.
-pub(super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
-    non_negative(
-        errors,
-        path,
-        spec,
-        &[
-            "parallelism",
-            "completions",
-            "activeDeadlineSeconds",
-            "backoffLimit",
-            "ttlSecondsAfterFinished",
-            "backoffLimitPerIndex",
-            "maxFailedIndexes",
-        ],
-    );
+pub(super) fn check_spec(spec: &At) {
+    spec.non_negative(&[
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ]);
     if spec.at("maxFailedIndexes").is_some() && spec.at("backoffLimitPerIndex").is_none() {
-        errors.required(&path.field("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+        spec.field("backoffLimitPerIndex").required("when maxFailedIndexes is specified");
     }
-    one_of(errors, &path.field("completionMode"), spec, &["Indexed", "NonIndexed"]);
+    spec.field("completionMode").one_of(&["Indexed", "NonIndexed"]);
     if spec.text("completionMode") == "Indexed" {
-        indexed(errors, path, spec);
+        check_indexed(spec);
     } else {
         for name in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-            if let Some(value) = spec.at(name) {
-                errors.invalid(&path.field(name), value.clone(), "requires indexed completion mode");
-            }
+            spec.optional(name, |field| field.invalid("requires indexed completion mode"));
         }
     }
-    if let Some(manager) = spec.at("managedBy").and_then(Value::as_str) {
-        domain_prefixed_path(errors, &path.field("managedBy"), manager);
-        if manager.len() > MANAGER_LENGTH_MAX {
-            errors.too_long(&path.field("managedBy"), MANAGER_LENGTH_MAX);
+    spec.optional("managedBy", |manager| {
+        domain_prefixed_path(manager);
+        manager.at_most_bytes(MANAGER_LENGTH_MAX);
+    });
+    failure_policy::check(spec);
+    let has_failure_policy = spec.at("podFailurePolicy").is_some();
+    spec.field("podReplacementPolicy").one_of(if has_failure_policy {
+        &["Failed"]
+    } else {
+        &["Failed", "TerminatingOrFailed"]
+    });
+    pod_spec::check_template(&spec.field("template"));
+    let policy = spec.field("template.spec.restartPolicy");
+    match policy.str() {
+        "" | "Always" => policy.required("valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if has_failure_policy => {
+            policy.invalid("only \"Never\" is supported when podFailurePolicy is specified");
         }
-    }
-    failure_policy::validate(errors, &path.field("podFailurePolicy.rules"), spec);
-    let replacements: &[&str] =
-        if spec.at("podFailurePolicy").is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
-    one_of(errors, &path.field("podReplacementPolicy"), spec, replacements);
-    let template = spec.get("template").unwrap_or(&Value::Null);
-    pod_spec::validate_template(errors, &path.field("template"), template);
-    let policy_path = path.field("template.spec.restartPolicy");
-    let policy = template.get("spec").map(|s| s.text("restartPolicy")).unwrap_or_default();
-    match policy {
-        "" | "Always" => errors.required(&policy_path, "valid values: \"OnFailure\", \"Never\""),
-        "OnFailure" if spec.at("podFailurePolicy").is_some() => {
-            let detail = "only \"Never\" is supported when podFailurePolicy is specified";
-            errors.invalid(&policy_path, policy, detail);
-        }
-        "OnFailure" | "Never" => {}
-        other => errors.not_supported(&policy_path, other, &["OnFailure", "Never"]),
+        _ => policy.among(&["OnFailure", "Never"]),
     }
 }
 
-fn indexed(errors: &mut Errors, path: &Path, spec: &Value) {
-    if spec.at("completions").is_none() {
-        errors.required(&path.field("completions"), "when completion mode is Indexed");
+fn check_indexed(spec: &At) {
+    let (completions, failed) = (spec.field("completions"), spec.field("maxFailedIndexes"));
+    if !completions.is_given() {
+        completions.required("when completion mode is Indexed");
     }
-    if let Some(parallelism) = spec.int("parallelism").filter(|p| *p > INDEXED_PARALLELISM_MAX) {
-        let detail = format!(
-            "must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed"
-        );
-        errors.invalid(&path.field("parallelism"), parallelism, detail);
+    let detail =
+        format!("must be less than or equal to {INDEXED_PARALLELISM_MAX} when completion mode is Indexed");
+    spec.field("parallelism").within(..=INDEXED_PARALLELISM_MAX, &detail);
+    if completions.is_given() {
+        failed.within(..=completions.number(), "must be less than or equal to completions");
     }
-    if let (Some(failed), Some(completions)) = (spec.int("maxFailedIndexes"), spec.int("completions"))
-        && failed > completions
-    {
-        errors.invalid(&path.field("maxFailedIndexes"), failed, "must be less than or equal to completions");
-    }
-    if let Some(policy) = spec.at("successPolicy") {
-        let path = path.field("successPolicy.rules");
-        let rules = policy.items("rules").len();
-        if rules == 0 {
-            errors
-                .required(&path, "at least one rules must be specified when the successPolicy is specified");
-        } else if rules > RULES_MAX {
-            errors.too_many(&path, rules, RULES_MAX);
-        }
+    if spec.at("successPolicy").is_some() {
+        let rules = spec.field("successPolicy.rules");
+        rules.filled("at least one rules must be specified when the successPolicy is specified");
+        rules.at_most(RULES_MAX);
     }
 }
 
 /// The template of a job that runs stays; of one that never ran and is suspended, what decides on nodes may change.
-fn template_change(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+fn check_template_change(new: &At, old: &Value) {
     let null = Value::Null;
-    let template = new.get("template").unwrap_or(&null);
+    let template = new.field("template");
     let mut old_template = old.get("template").cloned().unwrap_or_default();
     if old.flag("suspend") {
         for (part, names) in [
             ("metadata", &["labels", "annotations"][..]),
             ("spec", &["nodeSelector", "tolerations", "schedulingGates", "affinity"][..]),
         ] {
-            let new_part = template.get(part).unwrap_or(&null);
+            let new_part = template.at(part).unwrap_or(&null);
             let Some(old_part) = old_template.object_mut(part) else { continue };
             for name in names {
                 match new_part.at(name) {
@@ -281,7 +240,7 @@ fn template_change(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
             }
         }
     }
-    if !same_meaning(Some(template), Some(&old_template)) {
-        errors.immutable(path, template);
+    if !same_meaning(Some(template.value()), Some(&old_template)) {
+        template.immutable();
     }
 }

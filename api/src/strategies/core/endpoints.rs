@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::super::common::one_of;
 use crate::{
-    FieldError, Strategy,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy,
+    at::At,
+    field::{Look, Touch},
     names,
 };
 
@@ -25,49 +25,33 @@ impl Strategy for Endpoints {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("subsets");
-        for (index, subset) in object.items("subsets").iter().enumerate() {
-            let path = path.index(index);
+    fn check(&self, object: &At) {
+        object.each("subsets", |subset| {
             if ["addresses", "notReadyAddresses"].iter().all(|list| subset.items(list).is_empty()) {
-                errors.required(&path, "must specify `addresses` or `notReadyAddresses`");
+                subset.required("must specify `addresses` or `notReadyAddresses`");
             }
-            for list in ["addresses", "notReadyAddresses"] {
-                let path = path.field(list);
-                for (index, address) in subset.items(list).iter().enumerate() {
-                    validate_address(&mut errors, &path.index(index), address);
-                }
-            }
-            let ports = subset.items("ports");
-            let ports_path = path.field("ports");
-            for (index, port) in ports.iter().enumerate() {
-                validate_port(&mut errors, &ports_path.index(index), port, ports.len() > 1);
-            }
-        }
-        errors.into_vec()
+            subset.each("addresses", check_address);
+            subset.each("notReadyAddresses", check_address);
+            let needs_name = subset.items("ports").len() > 1;
+            subset.each("ports", |port| check_port(port, needs_name));
+        });
     }
 }
 
-fn validate_address(errors: &mut Errors, path: &Path, address: &Value) {
-    let ip = address.text("ip");
-    errors.invalid_each(&path.field("ip"), ip, names::ip_address(ip));
-    endpoint_ip(errors, &path.field("ip"), ip);
-    let hostname = address.text("hostname");
-    if !hostname.is_empty() {
-        errors.invalid_each(&path.field("hostname"), hostname, names::dns1123_label(hostname));
-    }
+fn check_address(address: &At) {
+    address.field("ip").form(names::ip_address);
+    endpoint_ip(&address.field("ip"));
+    address.field("hostname").name_or_none(names::dns1123_label);
 }
 
 /// An address to which traffic may be sent.
-pub(crate) fn endpoint_ip(errors: &mut Errors, path: &Path, ip: &str) {
-    let Ok(address) = ip.parse::<std::net::IpAddr>() else { return };
-    let mut refuse = |why: &str| errors.invalid(path, ip, why);
+pub(crate) fn endpoint_ip(ip: &At) {
+    let Ok(address) = ip.str().parse::<std::net::IpAddr>() else { return };
     if address.is_unspecified() {
-        refuse(&format!("may not be unspecified ({ip})"));
+        ip.invalid(format!("may not be unspecified ({})", ip.str()));
     }
     if address.is_loopback() {
-        refuse("may not be in the loopback range (127.0.0.0/8, ::1/128)");
+        ip.invalid("may not be in the loopback range (127.0.0.0/8, ::1/128)");
     }
     let (is_link_local, is_link_local_multicast) = match address {
         std::net::IpAddr::V4(v4) => (v4.is_link_local(), v4.octets().starts_with(&[224, 0, 0])),
@@ -77,27 +61,20 @@ pub(crate) fn endpoint_ip(errors: &mut Errors, path: &Path, ip: &str) {
         }
     };
     if is_link_local {
-        refuse("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        ip.invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)");
     }
     if is_link_local_multicast {
-        refuse("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
+        ip.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
     }
 }
 
-fn validate_port(errors: &mut Errors, path: &Path, port: &Value, needs_name: bool) {
-    let name = port.text("name");
-    if !name.is_empty() {
-        errors.invalid_each(&path.field("name"), name, names::dns1123_label(name));
-    } else if needs_name {
-        errors.required(&path.field("name"), "");
+fn check_port(port: &At, needs_name: bool) {
+    let name = port.field("name");
+    name.name_or_none(names::dns1123_label);
+    if needs_name {
+        name.filled("");
     }
-    let number = port.int("port").unwrap_or_default();
-    if let Some(fault) = names::port_number(number) {
-        errors.invalid(&path.field("port"), number, fault);
-    }
-    one_of(errors, &path.field("protocol"), port, &["SCTP", "TCP", "UDP"]);
-    let protocol = port.text("appProtocol");
-    if !protocol.is_empty() {
-        errors.invalid_each(&path.field("appProtocol"), protocol, names::qualified_name(protocol));
-    }
+    port.field("port").port_number();
+    port.field("protocol").one_of(&["SCTP", "TCP", "UDP"]);
+    port.field("appProtocol").name_or_none(names::qualified_name);
 }

@@ -4,11 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-use crate::{
-    FieldError, Strategy,
-    field::{Errors, Look, Path, PathExt},
-    names,
-};
+use crate::{Strategy, at::At, field::Look, names};
 
 /// What is special about events.
 pub struct Event;
@@ -18,21 +14,20 @@ impl Strategy for Event {
         true
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("involvedObject.namespace");
-        let involved = object.get("involvedObject").unwrap_or(&Value::Null).text("namespace");
-        let own = object.dig(&["metadata", "namespace"]).and_then(Value::as_str).unwrap_or_default();
+    fn check(&self, object: &At) {
+        let involved = object.field("involvedObject.namespace");
+        let own = object.field("metadata.namespace").str();
         // Events about objects without a namespace are kept in `default`; only the node lease's writer may differ.
-        let fits =
-            if involved.is_empty() { ["default", "kube-system", ""].contains(&own) } else { involved == own };
+        let fits = match involved.str() {
+            "" => ["default", "kube-system", ""].contains(&own),
+            namespace => namespace == own,
+        };
         if !fits {
-            errors.invalid(&path, involved, "does not match event.namespace");
+            involved.invalid_text("does not match event.namespace");
         }
         if !own.is_empty() {
-            errors.invalid_each(&Path::ROOT.field("namespace"), own, names::dns1123_subdomain(own));
+            object.field("namespace").invalid_each(own, names::dns1123_subdomain(own));
         }
-        errors.into_vec()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {

@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::super::{
-    common::{Seen, spec},
-    pod_spec::defaults::canonicalize_list,
-};
+use super::super::pod_spec::defaults::canonicalize_list;
 use crate::{
-    FieldError, Strategy,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy,
+    at::At,
+    field::{Look, Touch},
     names,
     quantity::Quantity,
 };
@@ -40,33 +38,28 @@ impl Strategy for LimitRange {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec.limits");
-        let mut types = Seen::default();
-        for (index, limit) in spec(object).items("limits").iter().enumerate() {
-            let path = path.index(index);
-            let kind = limit.text("type");
-            errors.invalid_each(&path.field("type"), kind, names::qualified_name(kind));
-            if !types.is_new(kind) {
-                errors.duplicate(&path.field("type"), kind);
-            }
-            if kind == "Pod" {
-                for list in ["default", "defaultRequest"] {
-                    if limit.entries(list).next().is_some() {
-                        errors.forbidden(&path.field(list), "may not be specified when `type` is 'Pod'");
+    fn check(&self, object: &At) {
+        let mut types = BTreeSet::new();
+        for limit in object.field("spec.limits").elements() {
+            let kind = limit.field("type");
+            kind.form(names::qualified_name);
+            kind.unique(&mut types);
+            if kind.str() == "Pod" {
+                for list in ["default", "defaultRequest"].map(|list| limit.field(list)) {
+                    if !list.is_empty() {
+                        list.forbidden("may not be specified when `type` is 'Pod'");
                     }
                 }
             }
-            if kind == "PersistentVolumeClaim"
+            if kind.str() == "PersistentVolumeClaim"
                 && ["min", "max"].iter().all(|list| limit.dig(&[list, "storage"]).is_none())
             {
-                let detail = "either minimum or maximum storage value is required, but neither was provided";
-                errors.required(&path.field("limits"), detail);
+                limit.field("limits").required(
+                    "either minimum or maximum storage value is required, but neither was provided",
+                );
             }
-            amounts(&mut errors, &path, limit);
+            check_amounts(&limit);
         }
-        errors.into_vec()
     }
 }
 
@@ -80,46 +73,43 @@ fn fill(limit: &mut Value, list: &str, amounts: Map<String, Value>) {
     }
 }
 
-fn amounts(errors: &mut Errors, path: &Path, limit: &Value) {
+/// Which amount may not be above which other one, and of which of the two that is said.
+const ORDER: [(&str, &str, &str, &str); 6] = [
+    ("min", "max", "min", "min value {a} is greater than max value {b}"),
+    ("min", "defaultRequest", "defaultRequest", "min value {a} is greater than default request value {b}"),
+    ("defaultRequest", "max", "defaultRequest", "default request value {a} is greater than max value {b}"),
+    (
+        "defaultRequest",
+        "default",
+        "defaultRequest",
+        "default request value {a} is greater than default limit value {b}",
+    ),
+    ("min", "default", "default", "min value {a} is greater than default value {b}"),
+    ("default", "max", "default", "default value {a} is greater than max value {b}"),
+];
+
+fn check_amounts(limit: &At) {
     let names: BTreeSet<&String> =
         LISTS.iter().flat_map(|list| limit.entries(list)).map(|(name, _)| name).collect();
-    let order = [
-        ("min", "max", "min", "min value {a} is greater than max value {b}"),
-        (
-            "min",
-            "defaultRequest",
-            "defaultRequest",
-            "min value {a} is greater than default request value {b}",
-        ),
-        (
-            "defaultRequest",
-            "max",
-            "defaultRequest",
-            "default request value {a} is greater than max value {b}",
-        ),
-        (
-            "defaultRequest",
-            "default",
-            "defaultRequest",
-            "default request value {a} is greater than default limit value {b}",
-        ),
-        ("min", "default", "default", "min value {a} is greater than default value {b}"),
-        ("default", "max", "default", "default value {a} is greater than max value {b}"),
-    ];
     for name in names {
         let amount = |list: &str| limit.dig(&[list, name]).and_then(|a| Quantity::from_json(a).ok());
-        for (low, high, blamed, said) in order {
+        let blame = |list: &str, value: &Quantity, detail: String| {
+            limit.field(list).key(name).invalid_value(value.to_string(), detail);
+        };
+        for (low, high, blamed, said) in ORDER {
             let (Some(low), Some(high), Some(value)) = (amount(low), amount(high), amount(blamed)) else {
                 continue;
             };
             if low > high {
-                let detail = said.replace("{a}", &low.to_string()).replace("{b}", &high.to_string());
-                errors.invalid(&path.field(blamed).key(name), value.to_string(), detail);
+                blame(
+                    blamed,
+                    &value,
+                    said.replace("{a}", &low.to_string()).replace("{b}", &high.to_string()),
+                );
             }
         }
         if let Some(ratio) = amount("maxLimitRequestRatio").filter(|r| r.milli_value() < 1000) {
-            let detail = format!("ratio {ratio} is less than 1");
-            errors.invalid(&path.field("maxLimitRequestRatio").key(name), ratio.to_string(), detail);
+            blame("maxLimitRequestRatio", &ratio, format!("ratio {ratio} is less than 1"));
         }
     }
 }

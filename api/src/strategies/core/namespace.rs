@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
+use super::super::common::name_of;
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names::{self, NameRule},
 };
 
@@ -22,7 +24,7 @@ impl Strategy for Namespace {
     }
 
     fn set_defaults(&self, object: &mut Value) {
-        let name = object.dig(&["metadata", "name"]).and_then(Value::as_str).unwrap_or_default().to_string();
+        let name = name_of(object).to_string();
         if !name.is_empty()
             && let Some(labels) = object.object_mut("metadata").and_then(|m| m.object_mut("labels"))
         {
@@ -50,35 +52,27 @@ impl Strategy for Namespace {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec.finalizers");
-        let spec = object.get("spec").unwrap_or(&Value::Null);
-        for (index, name) in spec.items("finalizers").iter().filter_map(Value::as_str).enumerate() {
-            let path = path.index(index);
-            errors.invalid_each(&path, name, names::qualified_name(name));
-            if !name.contains('/') && name != FINALIZER {
-                let detail = "name is neither a standard finalizer name nor is it fully qualified";
-                errors.invalid(&path, name, detail);
+    fn check(&self, object: &At) {
+        object.each("spec.finalizers", |name| {
+            name.form(names::qualified_name);
+            if !name.str().contains('/') && name.str() != FINALIZER {
+                name.invalid("name is neither a standard finalizer name nor is it fully qualified");
             }
-        }
-        errors.into_vec()
+        });
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        if context.subresource == Some("status") {
-            let phase = new.dig(&["status", "phase"]).and_then(Value::as_str).unwrap_or_default();
-            let is_going = old.dig(&["metadata", "deletionTimestamp"]).is_some();
-            let path = Path::ROOT.field("status.Phase");
-            if is_going && phase != "Terminating" {
-                let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
-                errors.invalid(&path, phase, detail);
-            } else if !is_going && phase != "Active" {
-                errors.invalid(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty");
-            }
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
+        if context.subresource != Some("status") {
+            return;
         }
-        errors.into_vec()
+        let (phase, said) = (new.field("status.phase").str(), new.field("status.Phase"));
+        let is_going = old.dig(&["metadata", "deletionTimestamp"]).is_some();
+        if is_going && phase != "Terminating" {
+            let detail = "may only be 'Terminating' if `deletionTimestamp` is not empty";
+            said.invalid_value(phase, detail);
+        } else if !is_going && phase != "Active" {
+            said.invalid_value(phase, "may only be 'Active' if `deletionTimestamp` is empty");
+        }
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {

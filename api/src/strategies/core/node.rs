@@ -5,12 +5,13 @@ use std::{borrow::Cow, collections::BTreeSet};
 use serde_json::{Value, json};
 
 use super::super::{
-    common::one_of,
+    common::{spec, spec_mut},
     pod_spec::{defaults::canonicalize_list, resources},
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
     names,
 };
 
@@ -29,7 +30,7 @@ impl Strategy for Node {
             canonicalize_list(status, "allocatable");
         }
         // One range and the list of ranges say the same.
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         let first = spec.items("podCIDRs").first().and_then(Value::as_str).map(str::to_string);
         match (spec.text("podCIDR").to_string(), first) {
             (single, None) if !single.is_empty() => spec.put("podCIDRs", json!([single])),
@@ -43,47 +44,34 @@ impl Strategy for Node {
         object.default_to("status", json!({}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let spec = object.get("spec").unwrap_or(&Value::Null);
+    fn check(&self, object: &At) {
         // Upstream says metadata here.
-        taints(&mut errors, &Path::ROOT.field("metadata.taints"), spec);
-        let ranges = Path::ROOT.field("spec.podCIDRs");
-        for (index, range) in spec.items("podCIDRs").iter().filter_map(Value::as_str).enumerate() {
-            errors.invalid_each(&ranges.index(index), range, names::cidr(range));
-        }
-        errors.into_vec()
+        let taints = object.field("spec.taints");
+        check_taints(&object.field("metadata.taints").with(taints.value()));
+        object.each("spec.podCIDRs", |range| range.form(names::cidr));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let null = Value::Null;
-        let status = new.get("status").unwrap_or(&null);
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         let mut addresses = BTreeSet::new();
-        let addresses_path = Path::ROOT.field("status.addresses");
-        for (index, address) in status.items("addresses").iter().enumerate() {
-            if !addresses.insert((address.text("type"), address.text("address"))) {
-                errors.duplicate(&addresses_path.index(index), address.clone());
+        new.each("status.addresses", |address| {
+            if !addresses.insert((address.field("type").str(), address.field("address").str())) {
+                address.duplicate();
+            }
+        });
+        for list in ["status.capacity", "status.allocatable"] {
+            for (name, amount) in new.field(list).members() {
+                resources::check_amount(&amount, name);
             }
         }
-        let status_path = Path::ROOT.field("status");
-        for list in ["capacity", "allocatable"] {
-            let path = status_path.field(list);
-            for (name, amount) in status.entries(list) {
-                resources::validate_amount(&mut errors, &path.key(name), name, amount);
-            }
-        }
-        let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
+        let (new, old) = (new.field("spec"), spec(old));
         if !old.items("podCIDRs").is_empty() && old.items("podCIDRs") != new.items("podCIDRs") {
-            errors.forbidden(&path.field("podCIDRs"), ONCE);
+            new.field("podCIDRs").forbidden(ONCE);
         }
         let provider = old.text("providerID");
         if !provider.is_empty() && provider != new.text("providerID") {
             let detail = "node updates may not change providerID except from \"\" to valid";
-            errors.forbidden(&path.field("providerID"), detail);
+            new.field("providerID").forbidden(detail);
         }
-        errors.into_vec()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
@@ -92,19 +80,18 @@ impl Strategy for Node {
     }
 }
 
-fn taints(errors: &mut Errors, path: &Path, spec: &Value) {
+fn check_taints(taints: &At) {
     let mut seen = BTreeSet::new();
-    for (index, taint) in spec.items("taints").iter().enumerate() {
-        let path = path.index(index);
-        let (key, value) = (taint.text("key"), taint.text("value"));
-        errors.invalid_each(&path.field("key"), key, names::qualified_name(key));
-        let faults = names::label_value(value);
+    for taint in taints.elements() {
+        let (key, value, effect) = (taint.field("key"), taint.field("value"), taint.field("effect"));
+        key.form(names::qualified_name);
+        let faults = names::label_value(value.str());
         if !faults.is_empty() {
-            errors.invalid(&path.field("value"), value, faults.join(";"));
+            value.invalid(faults.join(";"));
         }
-        one_of(errors, &path.field("effect"), taint, &["NoExecute", "NoSchedule", "PreferNoSchedule"]);
-        if !seen.insert((key, taint.text("effect"))) {
-            errors.duplicate_because(&path, taint.clone(), "taints must be unique by key and effect pair");
+        effect.one_of(&["NoExecute", "NoSchedule", "PreferNoSchedule"]);
+        if !seen.insert((key.str(), effect.str())) {
+            taint.duplicate_because("taints must be unique by key and effect pair");
         }
     }
 }

@@ -4,14 +4,15 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        common::{one_of, spec},
+        common::{spec, spec_mut},
         pod_spec::defaults::canonicalize_list,
     },
-    persistent_volume_claim::{ACCESS_MODES, positive},
+    persistent_volume_claim::{check_modes, check_positive},
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
     names,
 };
 
@@ -33,7 +34,7 @@ pub struct PersistentVolume;
 
 impl Strategy for PersistentVolume {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_text("persistentVolumeReclaimPolicy", "Retain");
         spec.default_text("volumeMode", "Filesystem");
         canonicalize_list(spec, "capacity");
@@ -46,39 +47,26 @@ impl Strategy for PersistentVolume {
         object.put("status", json!({"phase": "Pending", "lastPhaseTransitionTime": context.now}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        let modes = spec.items("accessModes");
-        let modes_path = path.field("accessModes");
-        if modes.is_empty() {
-            errors.required(&modes_path, "");
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        check_modes(&spec.field("accessModes"), "");
+        let capacity = spec.field("capacity");
+        if capacity.key("storage").is_given() {
+            check_positive(&capacity.key("storage"));
+        } else if capacity.is_empty() {
+            capacity.required("");
+        } else {
+            capacity.not_supported_value(capacity.value().clone(), &["storage"]);
         }
-        for mode in modes.iter().filter_map(Value::as_str).filter(|mode| !ACCESS_MODES.contains(mode)) {
-            errors.not_supported(&modes_path, mode, ACCESS_MODES);
-        }
-        let capacity = path.field("capacity");
-        match spec.dig(&["capacity", "storage"]) {
-            None if spec.entries("capacity").next().is_none() => errors.required(&capacity, ""),
-            None => errors.not_supported(&capacity, spec.at("capacity").cloned(), &["storage"]),
-            Some(size) => positive(&mut errors, &capacity.key("storage"), size),
-        }
-        let words = ["Delete", "Recycle", "Retain"];
-        one_of(&mut errors, &path.field("persistentVolumeReclaimPolicy"), spec, &words);
-        one_of(&mut errors, &path.field("volumeMode"), spec, &["Block", "Filesystem"]);
-        let class = spec.text("storageClassName");
-        if !class.is_empty() {
-            errors.invalid_each(&path.field("storageClassName"), class, names::dns1123_subdomain(class));
-        }
-        sources(&mut errors, &path, spec);
-        errors.into_vec()
+        spec.field("persistentVolumeReclaimPolicy").one_of(&["Delete", "Recycle", "Retain"]);
+        spec.field("volumeMode").one_of(&["Block", "Filesystem"]);
+        spec.field("storageClassName").name_or_none(names::dns1123_subdomain);
+        check_sources(&spec);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_some() {
-            return errors.into_vec();
+            return;
         }
         let source = |object: &Value| {
             let mut spec = spec(object).clone();
@@ -86,42 +74,38 @@ impl Strategy for PersistentVolume {
             spec
         };
         if !same_meaning(Some(&source(new)), Some(&source(old))) {
-            let path = Path::ROOT.field("spec.persistentvolumesource");
-            errors.forbidden(&path, "spec.persistentvolumesource is immutable after creation");
+            new.field("spec.persistentvolumesource")
+                .forbidden("spec.persistentvolumesource is immutable after creation");
         }
-        if spec(new).at("volumeMode") != spec(old).at("volumeMode") {
-            let mode = spec(new).at("volumeMode").cloned().unwrap_or_default();
-            errors.immutable(&Path::ROOT.field("volumeMode"), &mode);
+        let mode = new.field("spec.volumeMode");
+        if new.dig(&["spec", "volumeMode"]) != old.dig(&["spec", "volumeMode"]) {
+            new.field("volumeMode").with(mode.value()).immutable();
         }
-        errors.into_vec()
     }
 }
 
-fn sources(errors: &mut Errors, path: &Path, spec: &Value) {
+fn check_sources(spec: &At) {
     let fields = spec.as_object().into_iter().flatten();
-    let given: Vec<&String> = fields
-        .filter(|(name, value)| !COMMON.contains(&name.as_str()) && !value.is_null())
-        .map(|(n, _)| n)
-        .collect();
+    let given = fields.filter(|(name, value)| !COMMON.contains(&name.as_str()) && !value.is_null());
+    let given: Vec<&String> = given.map(|(name, _)| name).collect();
     if given.is_empty() {
-        errors.required(path, "must specify a volume type");
+        spec.required("must specify a volume type");
     }
     for name in given.iter().skip(1) {
-        errors.forbidden(&path.field(name), "may not specify more than 1 volume type");
+        spec.field(name).forbidden("may not specify more than 1 volume type");
     }
     if spec.at("local").is_some() && spec.at("nodeAffinity").is_none() {
-        errors.required(&path.field("nodeAffinity"), "Local volume requires node affinity");
+        spec.field("nodeAffinity").required("Local volume requires node affinity");
     }
-    if let Some(host_path) = spec.at("hostPath") {
-        let target = host_path.text("path");
-        if target.is_empty() {
-            errors.required(&path.field("hostPath.path"), "");
-        } else if target.split('/').any(|part| part == "..") {
-            errors.invalid(&path.field("hostPath.path"), target, "must not contain '..'");
+    spec.optional("hostPath", |host_path| {
+        let target = host_path.field("path");
+        target.filled("");
+        if target.str().split('/').any(|part| part == "..") {
+            target.invalid("must not contain '..'");
         }
-        if target == "/" && spec.text("persistentVolumeReclaimPolicy") == "Recycle" {
-            let detail = "may not be 'recycle' for a hostPath mount of '/'";
-            errors.forbidden(&path.field("persistentVolumeReclaimPolicy"), detail);
+        let policy = spec.field("persistentVolumeReclaimPolicy");
+        if target.str() == "/" && policy.str() == "Recycle" {
+            policy.forbidden("may not be 'recycle' for a hostPath mount of '/'");
         }
-    }
+    });
 }

@@ -3,26 +3,26 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{one_of, spec},
+    common::{spec, spec_mut},
     pod_spec::{defaults::canonicalize_requirements, resources},
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch, same_meaning},
     names,
     quantity::Quantity,
     selector,
 };
 
-pub(super) const ACCESS_MODES: &[&str] =
-    &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// What is special about persistent volume claims.
 pub struct PersistentVolumeClaim;
 
 /// What absent fields become, also of a stateful set's templates.
 pub(in super::super) fn set_defaults(object: &mut Value) {
-    if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+    if let Some(spec) = spec_mut(object) {
         spec.default_text("volumeMode", "Filesystem");
         if let Some(resources) = spec.get_mut("resources") {
             canonicalize_requirements(resources);
@@ -42,21 +42,17 @@ impl Strategy for PersistentVolumeClaim {
         object.put("status", json!({"phase": "Pending"}));
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        validate_spec(&mut errors, &Path::ROOT.field("spec"), spec(object));
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        check_spec(&object.field("spec"));
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_some() {
-            return errors.into_vec();
+            return;
         }
-        let path = Path::ROOT.field("spec");
         let is_bound = old.dig(&["status", "phase"]).is_some_and(|phase| phase == "Bound");
-        let (new, old) = (spec(new), spec(old));
-        let mut rest = new.clone();
+        let (new, old) = (new.field("spec"), spec(old));
+        let mut rest = new.value().clone();
         // A claim is bound once, may grow once it is, and may get the class that it did not name.
         if old.text("volumeName").is_empty() {
             rest.drop_field("volumeName");
@@ -72,8 +68,7 @@ impl Strategy for PersistentVolumeClaim {
             None => rest.drop_field("volumeAttributesClassName"),
         }
         if !same_meaning(Some(&rest), Some(old)) {
-            errors.forbidden(
-                &path,
+            new.forbidden(
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
                  claims",
             );
@@ -81,53 +76,45 @@ impl Strategy for PersistentVolumeClaim {
         let size = |spec: &Value| {
             spec.dig(&["resources", "requests", "storage"]).and_then(|s| Quantity::from_json(s).ok())
         };
-        if let (Some(new), Some(old)) = (size(new), size(old))
-            && new < old
+        if let (Some(size), Some(before)) = (size(&new), size(old))
+            && size < before
         {
-            let detail = "field can not be less than status.capacity";
-            errors.forbidden(&path.field("resources.requests.storage"), detail);
+            new.field("resources.requests.storage").forbidden("field can not be less than status.capacity");
         }
-        errors.into_vec()
     }
 }
 
 /// Checks a claim's spec, also of a stateful set's templates.
-pub(in super::super) fn validate_spec(errors: &mut Errors, path: &Path, spec: &Value) {
-    let modes_path = path.field("accessModes");
-    let modes = spec.items("accessModes");
-    if modes.is_empty() {
-        errors.required(&modes_path, "at least 1 access mode is required");
+pub(in super::super) fn check_spec(spec: &At) {
+    let modes = spec.field("accessModes");
+    check_modes(&modes, "at least 1 access mode is required");
+    if modes.list().len() > 1 && modes.list().iter().any(|mode| mode == "ReadWriteOncePod") {
+        modes.forbidden("may not use ReadWriteOncePod with other access modes");
     }
-    for mode in modes.iter().filter_map(Value::as_str).filter(|mode| !ACCESS_MODES.contains(mode)) {
-        errors.not_supported(&modes_path, mode, ACCESS_MODES);
+    spec.optional("selector", selector::check);
+    let size = spec.field("resources.requests.storage");
+    let resources = spec.field("resources");
+    let storage = resources.key("storage").with(size.value());
+    if storage.is_given() {
+        check_positive(&storage)
+    } else {
+        storage.required("")
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        errors.forbidden(&modes_path, "may not use ReadWriteOncePod with other access modes");
-    }
-    if let Some(selector) = spec.at("selector") {
-        selector::validate_object(errors, &path.field("selector"), selector);
-    }
-    let resources_path = path.field("resources");
-    let storage_path = resources_path.key("storage");
-    match spec.dig(&["resources", "requests", "storage"]) {
-        None => errors.required(&storage_path, ""),
-        Some(size) => positive(errors, &storage_path, size),
-    }
-    let class = spec.text("storageClassName");
-    if !class.is_empty() {
-        errors.invalid_each(&path.field("storageClassName"), class, names::dns1123_subdomain(class));
-    }
-    if spec.at("volumeMode").is_some() {
-        one_of(errors, &path.field("volumeMode"), spec, &["Block", "Filesystem"]);
-    }
+    spec.field("storageClassName").name_or_none(names::dns1123_subdomain);
+    spec.optional("volumeMode", |mode| mode.one_of(&["Block", "Filesystem"]));
+}
+
+pub(super) fn check_modes(modes: &At, missing: &str) {
+    modes.filled(missing);
+    modes.list().iter().for_each(|mode| modes.with(mode).among(ACCESS_MODES));
 }
 
 /// An amount of storage above zero.
-pub(super) fn positive(errors: &mut Errors, path: &Path, size: &Value) {
+pub(super) fn check_positive(size: &At) {
     match Quantity::from_json(size) {
         Ok(amount) if amount.is_zero() || amount.is_negative() => {
-            errors.invalid(path, amount.to_string(), "must be greater than zero");
+            size.invalid_value(amount.to_string(), "must be greater than zero");
         }
-        _ => resources::validate_amount(errors, path, "storage", size),
+        _ => resources::check_amount(size, "storage"),
     }
 }

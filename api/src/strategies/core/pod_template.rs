@@ -2,19 +2,15 @@
 
 use serde_json::Value;
 
-use super::super::pod_spec;
-use crate::{
-    FieldError, Strategy,
-    field::{Errors, Path, PathExt},
-};
+use super::super::{common::spec_mut, pod_spec};
+use crate::{Strategy, at::At};
 
 /// What is special about pod templates.
 pub struct PodTemplate;
 
 impl Strategy for PodTemplate {
     fn set_defaults(&self, object: &mut Value) {
-        let spec = object.get_mut("template").and_then(|template| template.get_mut("spec"));
-        if let Some(spec) = spec.filter(|s| s.is_object()) {
+        if let Some(spec) = object.get_mut("template").and_then(spec_mut) {
             pod_spec::defaults::set(spec);
         }
     }
@@ -27,10 +23,7 @@ impl Strategy for PodTemplate {
         new.get("template") != old.get("template")
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let template = object.get("template").unwrap_or(&Value::Null);
-        pod_spec::validate_template(&mut errors, &Path::ROOT.field("template"), template);
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        pod_spec::check_template(&object.field("template"));
     }
 }

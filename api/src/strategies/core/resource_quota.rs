@@ -6,11 +6,7 @@ use super::super::{
     common::{reset_status, spec},
     pod_spec::{defaults::canonicalize_list, resources},
 };
-use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt},
-    names,
-};
+use crate::{Strategy, WriteContext, at::At, names};
 
 /// What may be limited beside qualified names.
 const STANDARD: &[&str] = &[
@@ -62,52 +58,40 @@ impl Strategy for ResourceQuota {
         reset_status(object);
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let hard = path.field("hard");
-        for (name, amount) in spec(object).entries("hard") {
-            let path = hard.key(name);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        let hard = spec.field("hard");
+        for (name, amount) in hard.members() {
             let faults = names::qualified_name(name);
             if !faults.is_empty() {
-                errors.invalid_each(&path, name, faults);
-            } else if !name.contains('/')
-                && !STANDARD.contains(&name.as_str())
-                && !name.contains("hugepages-")
-            {
-                errors.invalid(&path, name.as_str(), "must be a standard resource type or fully qualified");
+                amount.invalid_each(name, faults);
+            } else if !name.contains('/') && !STANDARD.contains(&name) && !name.contains("hugepages-") {
+                amount.invalid_value(name, "must be a standard resource type or fully qualified");
             }
-            resources::validate_amount(&mut errors, &path, name, amount);
+            resources::check_amount(&amount, name);
         }
-        let scopes = spec(object).items("scopes");
-        for scope in scopes.iter().filter_map(Value::as_str) {
-            if !SCOPES.contains(&scope) {
-                errors.invalid(&path.field("scopes"), scopes.to_vec(), "unsupported scope");
+        let scopes = spec.field("scopes");
+        for scope in scopes.elements() {
+            if !SCOPES.contains(&scope.str()) {
+                scopes.invalid("unsupported scope");
             }
-            for _ in spec(object).entries("hard").filter(|(name, _)| !counts(scope, name)) {
-                errors.invalid(
-                    &path.field("scopes"),
-                    scopes.to_vec(),
-                    "unsupported scope applied to resource",
-                );
+            for _ in hard.members().filter(|(name, _)| !counts(scope.str(), name)) {
+                scopes.invalid("unsupported scope applied to resource");
             }
         }
-        if let Some(selector) = spec(object).at("scopeSelector") {
-            scope_selector(&mut errors, &path.field("scopeSelector.matchExpressions"), selector);
-        }
+        spec.field("scopeSelector.matchExpressions").list().iter().for_each(|requirement| {
+            // Upstream names the list, not the element.
+            check_scope(&spec.field("scopeSelector.matchExpressions").with(requirement));
+        });
         for [one, other] in [["Terminating", "NotTerminating"], ["BestEffort", "NotBestEffort"]] {
-            if [one, other].iter().all(|scope| scopes.iter().any(|s| s == scope)) {
-                errors.invalid(&path.field("scopes"), scopes.to_vec(), "conflicting scopes");
+            if [one, other].iter().all(|scope| scopes.list().iter().any(|s| s == scope)) {
+                scopes.invalid("conflicting scopes");
             }
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        super::super::common::immutable(&mut errors, &path, spec(new), spec(old), &["scopes"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.field("spec").fixed(spec(old), &["scopes"]);
     }
 }
 
@@ -124,31 +108,27 @@ fn counts(scope: &str, resource: &str) -> bool {
     }
 }
 
-fn scope_selector(errors: &mut Errors, path: &Path, selector: &Value) {
-    for requirement in selector.items("matchExpressions") {
-        let (scope, operator) = (requirement.text("scopeName"), requirement.text("operator"));
-        let values = requirement.items("values");
-        if !SCOPES.contains(&scope) {
-            errors.invalid(&path.field("scopeName"), scope, "unsupported scope");
+fn check_scope(requirement: &At) {
+    let (scope, operator) = (requirement.field("scopeName"), requirement.field("operator"));
+    let values = requirement.field("values");
+    if !SCOPES.contains(&scope.str()) {
+        scope.invalid_text("unsupported scope");
+    }
+    if !["PriorityClass", "VolumeAttributesClass"].contains(&scope.str()) && operator.str() != "Exists" {
+        operator.invalid_text(
+            "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+             ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or \
+             ResourceQuotaScopeCrossNamespacePodAffinity",
+        );
+    }
+    match operator.str() {
+        "In" | "NotIn" => {
+            values.filled("must be at least one value when `operator` is 'In' or 'NotIn' for scope selector");
         }
-        if !["PriorityClass", "VolumeAttributesClass"].contains(&scope) && operator != "Exists" {
-            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, \
-                          ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, \
-                          ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-            errors.invalid(&path.field("operator"), operator, detail);
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            values.invalid("must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector")
         }
-        match operator {
-            "In" | "NotIn" if values.is_empty() => errors.required(
-                &path.field("values"),
-                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
-            ),
-            "Exists" | "DoesNotExist" if !values.is_empty() => errors.invalid(
-                &path.field("values"),
-                values.to_vec(),
-                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
-            ),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => errors.invalid(&path.field("operator"), other, "not a valid selector operator"),
-        }
+        "Exists" | "DoesNotExist" => {}
+        _ => operator.invalid_text("not a valid selector operator"),
     }
 }

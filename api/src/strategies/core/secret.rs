@@ -5,14 +5,11 @@ use std::borrow::Cow;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-use super::{
-    super::common::immutable,
-    config_map::{BYTES_MAX, decoded_length, frozen},
-};
+use super::config_map::{BYTES_MAX, check_bytes, frozen};
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
-    names,
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Touch},
 };
 
 const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
@@ -39,26 +36,17 @@ impl Strategy for Secret {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("data");
-        let mut bytes = 0;
-        for (key, value) in object.entries("data") {
-            errors.invalid_each(&path.key(key), key, names::config_map_key(key));
-            bytes += decoded_length(value);
+    fn check(&self, object: &At) {
+        let data = object.field("data");
+        if check_bytes(&data) > BYTES_MAX {
+            data.too_long(BYTES_MAX);
         }
-        if bytes > BYTES_MAX {
-            errors.too_long(&path, BYTES_MAX);
-        }
-        contents(&mut errors, &path, object);
-        errors.into_vec()
+        check_contents(object, &data);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, _context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        immutable(&mut errors, &Path::ROOT, new, old, &["type"]);
-        frozen(&mut errors, new, old, &["data"]);
-        errors.into_vec()
+    fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
+        new.fixed(old, &["type"]);
+        frozen(new, old, &["data"]);
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
@@ -67,43 +55,37 @@ impl Strategy for Secret {
 }
 
 /// What the type of a secret says must be in it.
-fn contents(errors: &mut Errors, path: &Path, object: &Value) {
-    let data = object.get("data").unwrap_or(&Value::Null);
+fn check_contents(object: &At, data: &At) {
     let has = |key: &str| data.get(key).is_some();
     match object.text("type") {
         "kubernetes.io/service-account-token" => {
-            let account = object.dig(&["metadata", "annotations", ACCOUNT_NAME]).and_then(Value::as_str);
-            if account.is_none_or(str::is_empty) {
-                errors.required(&Path::ROOT.field("metadata.annotations").key(ACCOUNT_NAME), "");
-            }
+            object.field("metadata.annotations").key(ACCOUNT_NAME).filled("");
         }
-        "kubernetes.io/dockercfg" => json_object(errors, path, data, ".dockercfg"),
-        "kubernetes.io/dockerconfigjson" => json_object(errors, path, data, ".dockerconfigjson"),
+        "kubernetes.io/dockercfg" => check_json(&data.key(".dockercfg")),
+        "kubernetes.io/dockerconfigjson" => check_json(&data.key(".dockerconfigjson")),
         "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
-            errors.required(&path.key("username"), "");
-            errors.required(&path.key("password"), "");
+            data.key("username").required("");
+            data.key("password").required("");
         }
-        "kubernetes.io/ssh-auth" if data.text("ssh-privatekey").is_empty() => {
-            errors.required(&path.key("ssh-privatekey"), "");
-        }
+        "kubernetes.io/ssh-auth" => data.key("ssh-privatekey").filled(""),
         "kubernetes.io/tls" => {
             for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !has(key)) {
-                errors.required(&path.key(key), "");
+                data.key(key).required("");
             }
         }
         _ => {}
     }
 }
 
-fn json_object(errors: &mut Errors, path: &Path, data: &Value, key: &str) {
-    let Some(encoded) = data.get(key).and_then(Value::as_str) else {
-        return errors.required(&path.key(key), "");
-    };
-    let bytes = STANDARD.decode(encoded).unwrap_or_default();
+fn check_json(encoded: &At) {
+    if !encoded.is_string() {
+        return encoded.required("");
+    }
+    let bytes = STANDARD.decode(encoded.str()).unwrap_or_default();
     if let Err(why) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
         // The position is safe to tell, the text around it is not.
         let detail = format!("invalid JSON at line {} column {}", why.line(), why.column());
-        errors.invalid(&path.key(key), REDACTED, detail);
+        encoded.invalid_value(REDACTED, detail);
     }
 }
 

@@ -4,18 +4,19 @@
 //! other services: what belongs to which type, and what an update that leaves them out keeps. `service_addresses` has
 //! the rules of addresses and families.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::{
-    super::common::{Seen, one_of, spec},
+    super::common::{spec, spec_mut},
     endpoints::endpoint_ip,
     service_addresses::{self, has_addresses, is_headless},
 };
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, IMMUTABLE, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{IMMUTABLE, Look, Touch},
     intstr, names,
     names::NameRule,
 };
@@ -33,7 +34,7 @@ impl Strategy for Service {
     }
 
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(object) else { return };
         spec.default_text("sessionAffinity", "None");
         spec.default_text("type", "ClusterIP");
         if spec.text("sessionAffinity") == "None" {
@@ -66,7 +67,7 @@ impl Strategy for Service {
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
         object.put("status", json!({"loadBalancer": {}}));
-        if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+        if let Some(spec) = spec_mut(object) {
             // Clients that know of one address say it once.
             if spec.items("clusterIPs").is_empty() && !spec.text("clusterIP").is_empty() {
                 spec.put("clusterIPs", json!([spec.text("clusterIP")]));
@@ -80,7 +81,7 @@ impl Strategy for Service {
             return;
         }
         let old = spec(old);
-        let Some(spec) = new.get_mut("spec").filter(|s| s.is_object()) else { return };
+        let Some(spec) = spec_mut(new) else { return };
         service_addresses::keep(spec, old);
         keep_node_ports(spec, old);
         drop_with_type(spec, old);
@@ -90,63 +91,67 @@ impl Strategy for Service {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let spec = spec(object);
-        type_rules(&mut errors, &path, spec);
-        ports(&mut errors, &path.field("ports"), spec);
-        let selector = path.field("selector");
-        for (key, value) in spec.entries("selector") {
-            errors.invalid_each(&selector, key, names::qualified_name(key));
-            let value = value.as_str().unwrap_or_default();
-            errors.invalid_each(&selector, value, names::label_value(value));
-        }
-        affinity(&mut errors, &path, spec);
-        service_addresses::check(&mut errors, spec);
-        external_addresses(&mut errors, &path.field("externalIPs"), spec);
-        one_of(&mut errors, &path.field("type"), spec, TYPES);
-        load_balancer(&mut errors, &path, spec);
-        traffic_policies(&mut errors, &path, spec);
-        errors.into_vec()
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        check_type(&spec);
+        check_ports(&spec);
+        spec.field("selector").labels();
+        check_affinity(&spec);
+        service_addresses::check(&spec);
+        spec.each("externalIPs", |ip| {
+            ip.form(names::ip_address);
+            endpoint_ip(ip);
+        });
+        spec.field("type").one_of(TYPES);
+        check_load_balancer(&spec);
+        check_traffic_policies(&spec);
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_some() {
-            return errors.into_vec();
+            return;
         }
-        let (new, old) = (spec(new), spec(old));
-        service_addresses::check_change(&mut errors, new, old);
-        let check = new.int("healthCheckNodePort");
-        if needs_health_check(new) && needs_health_check(old) && check != old.int("healthCheckNodePort") {
-            errors.forbidden(&Path::ROOT.field("spec.healthCheckNodePort"), IMMUTABLE);
+        let (new, old) = (new.field("spec"), spec(old));
+        service_addresses::check_change(&new, old);
+        let check = new.field("healthCheckNodePort");
+        if needs_health_check(&new)
+            && needs_health_check(old)
+            && check.as_i64() != old.int("healthCheckNodePort")
+        {
+            check.forbidden(IMMUTABLE);
         }
-        errors.into_vec()
     }
 
     fn warnings(&self, new: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !spec(new).items("externalIPs").is_empty() && spec(new).text("type") == "ExternalName" {
-            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_string());
-        }
-        if spec(new).text("type") != "ExternalName" && !spec(new).text("externalName").is_empty() {
-            warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_string());
-        }
-        if is_headless(spec(new)) {
-            for (name, said) in [
-                ("loadBalancerIP", "spec.loadBalancerIP is ignored for headless services"),
-                ("externalIPs", "spec.externalIPs is ignored for headless services"),
-            ] {
-                if spec(new).at(name).is_some_and(|v| v != &json!("") && v != &json!([])) {
-                    warnings.push(said.to_string());
-                }
-            }
-            if spec(new).text("sessionAffinity") == "ClientIP" {
-                warnings.push("spec.SessionAffinity is ignored for headless services".to_string());
-            }
-        }
-        warnings
+        let spec = spec(new);
+        let is_external_name = spec.text("type") == "ExternalName";
+        let is_headless = is_headless(spec);
+        [
+            (
+                is_external_name && !spec.items("externalIPs").is_empty(),
+                "spec.externalIPs is ignored when spec.type is \"ExternalName\"",
+            ),
+            (
+                !is_external_name && !spec.text("externalName").is_empty(),
+                "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+            ),
+            (
+                is_headless && !spec.text("loadBalancerIP").is_empty(),
+                "spec.loadBalancerIP is ignored for headless services",
+            ),
+            (
+                is_headless && !spec.items("externalIPs").is_empty(),
+                "spec.externalIPs is ignored for headless services",
+            ),
+            (
+                is_headless && spec.text("sessionAffinity") == "ClientIP",
+                "spec.SessionAffinity is ignored for headless services",
+            ),
+        ]
+        .into_iter()
+        .filter(|(applies, _)| *applies)
+        .map(|(_, said)| said.to_string())
+        .collect()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
@@ -249,134 +254,110 @@ fn drop_foreign(spec: &mut Value) {
     }
 }
 
-fn type_rules(errors: &mut Errors, path: &Path, spec: &Value) {
+fn check_type(spec: &At) {
     let kind = spec.text("type");
-    if spec.items("ports").is_empty() && !is_headless(spec) && kind != "ExternalName" {
-        errors.required(&path.field("ports"), "");
+    if !is_headless(spec) && kind != "ExternalName" {
+        spec.field("ports").filled("");
     }
     match kind {
         "LoadBalancer" | "NodePort" if is_headless(spec) => {
             let detail = format!("may not be set to 'None' for {kind} services");
-            errors.invalid(&path.field("clusterIPs").index(0), "None", detail);
+            spec.field("clusterIPs").index(0).invalid_value("None", detail);
         }
         "ExternalName" => {
             for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
                 if spec.at(name).is_some_and(|v| v != &json!([])) {
-                    errors.forbidden(&path.field(name), "may not be set for ExternalName services");
+                    spec.field(name).forbidden("may not be set for ExternalName services");
                 }
             }
-            let name = spec.text("externalName");
-            let name = name.strip_suffix('.').unwrap_or(name);
-            let path = path.field("externalName");
-            if name.is_empty() {
-                errors.required(&path, "");
+            let name = spec.field("externalName");
+            let host = name.str().strip_suffix('.').unwrap_or(name.str());
+            if host.is_empty() {
+                name.required("");
             } else {
-                errors.invalid_each(&path, name, names::dns1123_subdomain(name));
+                name.invalid_each(host, names::dns1123_subdomain(host));
             }
         }
         _ => {}
     }
 }
 
-fn ports(errors: &mut Errors, path: &Path, spec: &Value) {
-    let ports = spec.items("ports");
-    let mut seen = Seen::default();
-    for (index, port) in ports.iter().enumerate() {
-        let path = path.index(index);
-        let name = port.text("name");
+fn check_ports(spec: &At) {
+    let ports = spec.field("ports");
+    let mut seen = BTreeSet::new();
+    for (index, port) in ports.elements().enumerate() {
+        let name = port.field("name");
         if !name.is_empty() {
-            errors.invalid_each(&path.field("name"), name, names::dns1123_label(name));
-            if !seen.is_new(name) {
-                errors.duplicate(&path.field("name"), name);
-            }
-        } else if ports.len() > 1 {
-            errors.required(&path.field("name"), "");
+            name.form(names::dns1123_label);
+            name.unique(&mut seen);
+        } else if ports.list().len() > 1 {
+            name.required("");
         }
-        let number = port.int("port").unwrap_or_default();
-        if let Some(fault) = names::port_number(number) {
-            errors.invalid(&path.field("port"), number, fault);
+        let number = port.field("port");
+        number.port_number();
+        port.field("protocol").one_of(&["SCTP", "TCP", "UDP"]);
+        port.optional("targetPort", intstr::check_port);
+        port.field("appProtocol").name_or_none(names::qualified_name);
+        let node_port = port.field("nodePort");
+        if node_port.number() != 0 && spec.text("type") == "ClusterIP" {
+            node_port.forbidden("may not be used when `type` is 'ClusterIP'");
         }
-        one_of(errors, &path.field("protocol"), port, &["SCTP", "TCP", "UDP"]);
-        if let Some(target) = port.at("targetPort") {
-            intstr::validate_port(errors, &path.field("targetPort"), target);
+        let before = ports.list().iter().take(index);
+        let before = || before.clone().filter(|p| p.text("protocol") == port.text("protocol"));
+        if node_port.number() != 0 && before().any(|p| p.int("nodePort") == node_port.as_i64()) {
+            node_port.duplicate();
         }
-        let protocol = port.text("appProtocol");
-        if !protocol.is_empty() {
-            errors.invalid_each(&path.field("appProtocol"), protocol, names::qualified_name(protocol));
-        }
-        let node_port = port.int("nodePort").unwrap_or_default();
-        if node_port != 0 && spec.text("type") == "ClusterIP" {
-            errors.forbidden(&path.field("nodePort"), "may not be used when `type` is 'ClusterIP'");
-        }
-        let before = || ports.iter().take(index).filter(|p| p.text("protocol") == port.text("protocol"));
-        if node_port != 0 && before().any(|p| p.int("nodePort") == Some(node_port)) {
-            errors.duplicate(&path.field("nodePort"), node_port);
-        }
-        if before().any(|p| p.int("port") == Some(number)) {
-            errors.duplicate(&path, json!({"port": number, "protocol": port.text("protocol")}));
+        if before().any(|p| p.int("port") == Some(number.number())) {
+            port.duplicate_value(json!({"port": number.number(), "protocol": port.text("protocol")}));
         }
     }
 }
 
-fn affinity(errors: &mut Errors, path: &Path, spec: &Value) {
-    one_of(errors, &path.field("sessionAffinity"), spec, &["ClientIP", "None"]);
-    if spec.text("sessionAffinity") != "ClientIP" {
-        return;
-    }
-    let seconds = spec.dig(&["sessionAffinityConfig", "clientIP", "timeoutSeconds"]).and_then(Value::as_i64);
-    if let Some(seconds) = seconds.filter(|s| !(1..=AFFINITY_SECONDS_MAX).contains(s)) {
+fn check_affinity(spec: &At) {
+    let affinity = spec.field("sessionAffinity");
+    affinity.one_of(&["ClientIP", "None"]);
+    if affinity.str() == "ClientIP" {
         let detail = format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}");
-        errors.invalid(&path.field("sessionAffinityConfig.clientIP.timeoutSeconds"), seconds, detail);
+        spec.field("sessionAffinityConfig.clientIP.timeoutSeconds").within(1..=AFFINITY_SECONDS_MAX, &detail);
     }
 }
 
-fn external_addresses(errors: &mut Errors, path: &Path, spec: &Value) {
-    for (index, ip) in spec.items("externalIPs").iter().filter_map(Value::as_str).enumerate() {
-        let path = path.index(index);
-        errors.invalid_each(&path, ip, names::ip_address(ip));
-        endpoint_ip(errors, &path, ip);
-    }
-}
-
-fn load_balancer(errors: &mut Errors, path: &Path, spec: &Value) {
+fn check_load_balancer(spec: &At) {
+    const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let is_balancer = spec.text("type") == "LoadBalancer";
-    let ranges = spec.items("loadBalancerSourceRanges");
-    let ranges_path = path.field("LoadBalancerSourceRanges");
-    if !ranges.is_empty() && !is_balancer {
-        errors.forbidden(&ranges_path, "may only be used when `type` is 'LoadBalancer'");
+    // Upstream writes the name of its internal field.
+    let ranges = spec.field("loadBalancerSourceRanges");
+    let said = spec.field("LoadBalancerSourceRanges");
+    let said = said.with(ranges.value());
+    if !said.is_empty() && !is_balancer {
+        said.forbidden(ONLY);
     }
-    for (index, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
-        errors.invalid_each(&ranges_path.index(index), range.trim(), names::cidr(range.trim()));
+    for range in said.elements() {
+        range.invalid_each(range.str().trim(), names::cidr(range.str().trim()));
     }
     for name in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         if spec.at(name).is_some() && !is_balancer {
-            errors.forbidden(&path.field(name), "may only be used when `type` is 'LoadBalancer'");
+            spec.field(name).forbidden(ONLY);
         }
     }
 }
 
-fn traffic_policies(errors: &mut Errors, path: &Path, spec: &Value) {
-    let external = spec.text("externalTrafficPolicy");
-    let external_path = path.field("externalTrafficPolicy");
+fn check_traffic_policies(spec: &At) {
+    let policies = ["Cluster", "Local"];
+    let external = spec.field("externalTrafficPolicy");
     if is_external(spec) {
-        one_of(errors, &external_path, spec, &["Cluster", "Local"]);
+        external.one_of(&policies);
     } else if !external.is_empty() {
-        errors.invalid(&external_path, external, "may only be set for externally-accessible services");
+        external.invalid("may only be set for externally-accessible services");
     }
-    let check = spec.int("healthCheckNodePort").unwrap_or_default();
-    if check != 0 && !needs_health_check(spec) {
+    if !needs_health_check(spec) {
         let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-        errors.invalid(&path.field("healthCheckNodePort"), check, detail);
+        spec.field("healthCheckNodePort").within(0..=0, detail);
     }
-    let internal = spec.text("internalTrafficPolicy");
-    if !internal.is_empty() && !["Cluster", "Local"].contains(&internal) {
-        errors.not_supported(&path.field("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
-    }
-    let distribution = spec.text("trafficDistribution");
-    let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];
-    if spec.at("trafficDistribution").is_some() && !known.contains(&distribution) {
-        errors.not_supported(&path.field("trafficDistribution"), distribution, &known);
-    }
+    spec.field("internalTrafficPolicy").among_or_none(&policies);
+    spec.optional("trafficDistribution", |distribution| {
+        distribution.among(&["PreferClose", "PreferSameZone", "PreferSameNode"]);
+    });
 }
 
 #[cfg(test)]

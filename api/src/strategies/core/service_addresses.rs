@@ -1,10 +1,12 @@
 //! The rules of a service's cluster addresses and their families: what needs no knowledge of the cluster's ranges.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::super::common::one_of;
 use crate::{
-    field::{Errors, Look, Path, PathExt, Touch},
+    at::At,
+    field::{Look, Touch},
     names, net,
 };
 
@@ -45,109 +47,88 @@ pub(super) fn keep(spec: &mut Value, old: &Value) {
     }
 }
 
-/// What is wrong with addresses, families and policy.
-pub fn check(errors: &mut Errors, spec: &Value) {
+/// Checks addresses, families and policy of a service's spec.
+pub fn check(spec: &At) {
     if !has_addresses(spec) {
         return;
     }
-    let path = Path::ROOT.field("spec");
-    let list_path = path.field("clusterIPs");
-    let (single, list) = (spec.text("clusterIP"), spec.items("clusterIPs"));
-    match (single, list.first()) {
-        ("", Some(_)) => {
-            errors.invalid(&list_path, list.to_vec(), "must be empty when `clusterIP` is not specified");
-        }
-        (single, Some(first)) if first != single => {
-            errors.invalid(&list_path, list.to_vec(), "first value must match `clusterIP`");
-        }
+    let (single, list) = (spec.text("clusterIP"), spec.field("clusterIPs"));
+    match (single, list.list().first()) {
+        ("", Some(_)) => list.invalid("must be empty when `clusterIP` is not specified"),
+        (single, Some(first)) if first != single => list.invalid("first value must match `clusterIP`"),
         _ => {}
     }
-    let families = spec.items("ipFamilies");
-    let families_path = path.field("ipFamilies");
-    for (index, family) in families.iter().enumerate() {
-        let name = family.as_str().unwrap_or_default();
-        if !FAMILIES.contains(&name) {
-            errors.not_supported(&families_path.index(index), name, FAMILIES);
-        }
-        if families.iter().take(index).any(|f| f == family) {
-            errors.duplicate(&families_path.index(index), name);
-        }
-    }
-    if spec.at("ipFamilyPolicy").is_some() {
-        one_of(errors, &path.field("ipFamilyPolicy"), spec, POLICIES);
-    }
-    check_list(errors, &list_path, list, families);
+    let mut seen = BTreeSet::new();
+    spec.each("ipFamilies", |family| {
+        family.among(FAMILIES);
+        family.unique(&mut seen);
+    });
+    spec.optional("ipFamilyPolicy", |policy| policy.one_of(POLICIES));
+    check_list(&list, spec.items("ipFamilies"));
 }
 
-fn check_list(errors: &mut Errors, path: &Path, list: &[Value], families: &[Value]) {
-    let before = errors.len();
-    for (index, ip) in list.iter().filter_map(Value::as_str).enumerate() {
-        if index > 0 || ip != "None" {
-            errors.invalid_each(&path.index(index), ip, names::ip_address(ip));
-        } else if list.len() > 1 {
-            errors.invalid(path, list.to_vec(), "'None' must be the first and only value");
+fn check_list(list: &At, families: &[Value]) {
+    let ips = list.list();
+    let before = list.count_of_errors();
+    for (index, ip) in list.elements().enumerate() {
+        if index > 0 || ip.str() != "None" {
+            ip.form(names::ip_address);
+        } else if ips.len() > 1 {
+            list.invalid("'None' must be the first and only value");
         }
     }
-    let are_valid = errors.len() == before;
-    if list.len() > 2 {
-        errors.invalid(path, list.to_vec(), "may only hold up to 2 values");
+    let are_valid = list.count_of_errors() == before;
+    if ips.len() > 2 {
+        list.invalid("may only hold up to 2 values");
     }
     if !are_valid {
         return;
     }
     let of = |ip: &Value| ip.as_str().and_then(|ip| ip.parse().ok()).map(net::family);
-    if let [one, more @ ..] = list
+    if let [one, more @ ..] = ips
         && !more.is_empty()
         && more.iter().all(|ip| of(ip) == of(one))
     {
-        errors.invalid(path, list.to_vec(), "may specify no more than one IP for each IP family");
+        list.invalid("may specify no more than one IP for each IP family");
     }
-    for (index, (ip, family)) in list.iter().zip(families).enumerate() {
-        if let Some(is) = of(ip)
-            && FAMILIES.contains(&family.as_str().unwrap_or_default())
-            && family != is
-        {
-            let family = family.as_str().unwrap_or_default();
-            let detail = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
-            errors.invalid(&path.index(index), ip.clone(), detail);
+    for (index, (ip, family)) in list.elements().zip(families).enumerate() {
+        let family = family.as_str().unwrap_or_default();
+        if of(ip.value()).is_some_and(|is| is != family) && FAMILIES.contains(&family) {
+            ip.invalid(format!("expected an {family} value as indicated by `ipFamilies[{index}]`"));
         }
     }
 }
 
-/// What is wrong with a change: a second address or family may come, and go with the policy that says so; the first one
-/// stays for as long as the service has any.
-pub(super) fn check_change(errors: &mut Errors, new: &Value, old: &Value) {
+/// Checks a change: a second address or family may come, and go with the policy that says so; the first one stays for
+/// as long as the service has any.
+pub(super) fn check_change(new: &At, old: &Value) {
     if !has_addresses(new) || !has_addresses(old) {
         return;
     }
-    let releases = [
-        (
-            "clusterIPs",
-            "primary clusterIP can not be unset",
-            "clusterIP",
-            is_headless(new) && is_headless(old),
-        ),
-        ("ipFamilies", "primary ipFamily can not be unset", "ipFamily", is_headless(new) || is_headless(old)),
-    ];
-    for (field, unset, one, is_free) in releases {
+    let (is_headless, was_headless) = (is_headless(new), is_headless(old));
+    for (field, one, is_free) in [
+        ("clusterIPs", "clusterIP", is_headless && was_headless),
+        ("ipFamilies", "ipFamily", is_headless || was_headless),
+    ] {
         if is_free {
             continue;
         }
-        let (spec, is, was) = (Path::ROOT.field("spec"), new.items(field), old.items(field));
-        let path = spec.field(field);
+        let (list, was) = (new.field(field), old.items(field));
+        let is = list.list();
         if is.is_empty() && !was.is_empty() {
-            errors.invalid(&path.index(0), json!(is), unset);
+            list.index(0).invalid_value(is.to_vec(), format!("primary {one} can not be unset"));
         }
         // Where one came or went, the first one counts.
         let compared = if is.len() == was.len() { is.len() } else { 1 };
-        for (index, (now, before)) in is.iter().zip(was).take(compared).enumerate() {
-            if now != before {
-                errors.invalid(&path.index(index), json!(is), "may not change once set");
+        for (now, before) in list.elements().zip(was).take(compared) {
+            if now.value() != before {
+                now.invalid_value(is.to_vec(), "may not change once set");
             }
         }
-        if is.len() == 1 && was.len() > 1 && new.text("ipFamilyPolicy") != "SingleStack" {
+        let policy = new.field("ipFamilyPolicy");
+        if is.len() == 1 && was.len() > 1 && policy.str() != "SingleStack" {
             let detail = format!("must be set to 'SingleStack' when releasing the secondary {one}");
-            errors.invalid(&Path::ROOT.field("spec.ipFamilyPolicy"), new.text("ipFamilyPolicy"), detail);
+            policy.invalid_text(detail);
         }
     }
 }

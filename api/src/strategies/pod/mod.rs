@@ -9,10 +9,14 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::pod_spec::{self, Of};
+use super::{
+    common::{spec, spec_mut},
+    pod_spec::{self, Of},
+};
 use crate::{
-    FieldError, Strategy, WriteContext,
-    field::{Errors, Look, Path, PathExt, Touch},
+    Strategy, WriteContext,
+    at::At,
+    field::{Look, Path, PathExt, Touch},
 };
 
 /// What is special about pods.
@@ -32,7 +36,7 @@ pub(super) use warnings::of_spec as warnings_of_spec;
 
 impl Strategy for Pod {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
+        if let Some(spec) = spec_mut(object) {
             pod_spec::defaults::set(spec);
             pod_spec::defaults::set_pod(spec);
         }
@@ -44,9 +48,8 @@ impl Strategy for Pod {
 
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
         label_keys::resolve(object);
-        let spec = object.get("spec").unwrap_or(&Value::Null);
-        let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec)});
-        if !spec.items("schedulingGates").is_empty() {
+        let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec(object))});
+        if !spec(object).items("schedulingGates").is_empty() {
             let conditions = json!([{
                 "type": "PodScheduled", "status": "False", "lastTransitionTime": context.now,
                 "reason": "SchedulingGated",
@@ -79,41 +82,41 @@ impl Strategy for Pod {
         }
     }
 
-    fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let null = Value::Null;
-        let spec = object.get("spec").unwrap_or(&null);
-        annotations(&mut errors, object);
-        pod_spec::validate(&mut errors, &path, spec, Of::Pod);
+    fn check(&self, object: &At) {
+        let spec = object.field("spec");
+        check_annotations(&object.field("metadata.annotations"), &spec);
+        pod_spec::check(&spec, Of::Pod);
         if spec.text("serviceAccountName").is_empty() {
-            tokens_without_account(&mut errors, &path.field("volumes"), spec);
+            spec.each("volumes", |volume| {
+                volume.each("projected.sources", |source| {
+                    source.optional("serviceAccountToken", |token| {
+                        token.forbidden("must not be specified when serviceAccountName is not set");
+                    });
+                });
+            });
         }
-        errors.into_vec()
     }
 
-    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = Path::ROOT.field("spec");
-        let null = Value::Null;
-        let spec = object.get("spec").unwrap_or(&null);
-        if !spec.items("ephemeralContainers").is_empty() {
-            errors.forbidden(&path.field("ephemeralContainers"), "cannot be set on create");
+    fn check_create(&self, object: &At) {
+        let spec = object.field("spec");
+        let (ephemeral, node) = (spec.field("ephemeralContainers"), spec.field("nodeName"));
+        if !ephemeral.is_empty() {
+            ephemeral.forbidden("cannot be set on create");
         }
-        if !spec.text("nodeName").is_empty() && !spec.items("schedulingGates").is_empty() {
-            let detail = "cannot be set until all schedulingGates have been cleared";
-            errors.forbidden(&path.field("nodeName"), detail);
+        if !node.is_empty() && !spec.items("schedulingGates").is_empty() {
+            node.forbidden("cannot be set until all schedulingGates have been cleared");
         }
-        errors.into_vec()
     }
 
-    fn validate_update(&self, new: &Value, old: &Value, context: &WriteContext) -> Vec<FieldError> {
+    fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         match context.subresource {
-            Some("status") => update::status(new, old),
-            Some("ephemeralcontainers") => update::ephemeral_containers(new, old),
-            Some("resize") => update::resize(new, old),
-            Some("binding") => Vec::new(),
-            _ => update::pod(new, old),
+            Some("status") => update::status(&new.field("status"), old),
+            Some("ephemeralcontainers") => {
+                update::ephemeral_containers(&new.field("spec.ephemeralContainers"), spec(old));
+            }
+            Some("resize") => update::resize(&new.field("spec"), spec(old)),
+            Some("binding") => {}
+            _ => update::pod(&new.field("spec"), spec(old)),
         }
     }
 
@@ -123,8 +126,7 @@ impl Strategy for Pod {
 
     fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
         let null = Value::Null;
-        let spec = object.get("spec").unwrap_or(&null);
-        let status = object.get("status").unwrap_or(&null);
+        let (spec, status) = (spec(object), object.get("status").unwrap_or(&null));
         vec![
             ("spec.nodeName".into(), spec.text("nodeName").to_string()),
             ("spec.restartPolicy".into(), spec.text("restartPolicy").to_string()),
@@ -154,37 +156,16 @@ impl Strategy for Pod {
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-fn annotations(errors: &mut Errors, object: &Value) {
-    let path = Path::ROOT.field("metadata");
-    let path = path.field("annotations");
-    let annotation = |key: &str| object.dig(&["metadata", "annotations", key]).and_then(Value::as_str);
-    if let Some(mirror) = annotation(MIRROR)
-        && object.dig(&["spec", "nodeName"]).is_none()
-    {
-        errors.invalid(&path.key(MIRROR), mirror, "must set spec.nodeName if mirror pod annotation is set");
+fn check_annotations(annotations: &At, spec: &Value) {
+    let (mirror, cost) = (annotations.key(MIRROR), annotations.key(DELETION_COST));
+    if mirror.is_string() && spec.at("nodeName").is_none() {
+        mirror.invalid("must set spec.nodeName if mirror pod annotation is set");
     }
-    if let Some(cost) = annotation(DELETION_COST) {
-        let is_number =
-            cost.parse::<i32>().is_ok() && !cost.starts_with('+') && (cost == "0" || !cost.starts_with('0'));
-        if !is_number {
-            errors.invalid(&path.key(DELETION_COST), cost, "must be a 32bit integer");
-        }
-    }
-}
-
-fn tokens_without_account(errors: &mut Errors, path: &Path, spec: &Value) {
-    for (index, volume) in spec.items("volumes").iter().enumerate() {
-        let Some(projected) = volume.at("projected") else { continue };
-        let volume_path = path.index(index);
-        let projected_path = volume_path.field("projected");
-        let sources_path = projected_path.field("sources");
-        for (index, source) in projected.items("sources").iter().enumerate() {
-            if source.at("serviceAccountToken").is_some() {
-                let path = sources_path.index(index);
-                let detail = "must not be specified when serviceAccountName is not set";
-                errors.forbidden(&path.field("serviceAccountToken"), detail);
-            }
-        }
+    let text = cost.str();
+    let is_number =
+        text.parse::<i32>().is_ok() && !text.starts_with('+') && (text == "0" || !text.starts_with('0'));
+    if cost.is_string() && !is_number {
+        cost.invalid("must be a 32bit integer");
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    FieldError,
-    field::{Errors, Look, Path, PathExt, Touch, same_meaning},
+    at::At,
+    field::{Look, Path, PathExt, Touch, same_meaning},
     names,
 };
 
@@ -15,21 +15,16 @@ const UPDATABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].imag
                          `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// A write to the pod itself.
-pub(super) fn pod(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let path = Path::ROOT.field("spec");
-    let null = Value::Null;
-    let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
+pub(super) fn pod(new: &At, old: &Value) {
     for list in ["containers", "initContainers"] {
         if new.items(list).len() != old.items(list).len() {
-            errors.forbidden(&path.field(list), "pod updates may not add or remove containers");
-            return errors.into_vec();
+            return new.field(list).forbidden("pod updates may not add or remove containers");
         }
     }
-    deadline(&mut errors, &path.field("activeDeadlineSeconds"), new, old);
-    only_added_tolerations(&mut errors, &path.field("tolerations"), new, old);
-    only_removed_gates(&mut errors, &path.field("schedulingGates"), new, old);
-    let mut rest = new.clone();
+    check_deadline(&new.field("activeDeadlineSeconds"), old);
+    check_tolerations(&new.field("tolerations"), old);
+    check_gates(&new.field("schedulingGates"), old);
+    let mut rest = new.value().clone();
     for list in ["containers", "initContainers"] {
         for (container, old) in rest.items_mut(list).iter_mut().zip(old.items(list)) {
             copy(container, old, "image");
@@ -52,13 +47,11 @@ pub(super) fn pod(new: &Value, old: &Value) -> Vec<FieldError> {
         }
     }
     if !same_meaning(Some(&rest), Some(old)) {
-        let detail = format!(
+        new.forbidden(&format!(
             "pod updates may not change fields other than {UPDATABLE}\n{}",
-            differences(&path, &rest, old).join("\n")
-        );
-        errors.forbidden(&path, &detail);
+            differences(new.path(), &rest, old).join("\n")
+        ));
     }
-    errors.into_vec()
 }
 
 /// Makes a field of `target` what it is in `source`.
@@ -97,129 +90,104 @@ fn differences(path: &Path, new: &Value, old: &Value) -> Vec<String> {
         .collect()
 }
 
-fn deadline(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
-    let (new, old) = (new.int("activeDeadlineSeconds"), old.int("activeDeadlineSeconds"));
-    match (new, old) {
+fn check_deadline(seconds: &At, old: &Value) {
+    let old = old.int("activeDeadlineSeconds");
+    match (seconds.as_i64(), old) {
         (Some(new), _) if !(0..=i64::from(i32::MAX)).contains(&new) => {
-            errors.invalid(path, new, names::between(0, i64::from(i32::MAX)));
+            seconds.invalid(names::between(0, i64::from(i32::MAX)));
         }
         (Some(new), Some(old)) if old < new => {
-            errors.invalid(path, new, "must be less than or equal to previous value");
+            seconds.invalid("must be less than or equal to previous value");
         }
         (None, Some(_)) => {
-            errors.invalid(path, Value::Null, "must not update from a positive integer to nil value");
+            seconds.invalid_value(Value::Null, "must not update from a positive integer to nil value");
         }
         _ => {}
     }
 }
 
-fn only_added_tolerations(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
+/// Tolerations stay, and more may come.
+fn check_tolerations(tolerations: &At, old: &Value) {
     // The seconds of a toleration may change, so they do not count.
     let without_seconds = |toleration: &Value| {
         let mut plain = toleration.clone();
         plain.drop_field("tolerationSeconds");
         plain
     };
-    let kept: Vec<Value> = new.items("tolerations").iter().map(without_seconds).collect();
+    let kept: Vec<Value> = tolerations.list().iter().map(without_seconds).collect();
     if old.items("tolerations").iter().any(|toleration| !kept.contains(&without_seconds(toleration))) {
-        errors.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
+        tolerations.forbidden("existing toleration can not be modified except its tolerationSeconds");
     }
 }
 
-fn only_removed_gates(errors: &mut Errors, path: &Path, new: &Value, old: &Value) {
-    let known = |name: &str| old.items("schedulingGates").iter().any(|gate| gate.text("name") == name);
-    for (index, gate) in new.items("schedulingGates").iter().enumerate() {
-        let name = gate.text("name");
-        if !known(name) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
-            errors.forbidden(&path.index(index).field("name"), &detail);
+/// Gates go, and none comes.
+fn check_gates(gates: &At, old: &Value) {
+    for gate in gates.elements() {
+        let name = gate.field("name");
+        if !old.items("schedulingGates").iter().any(|gate| gate.text("name") == name.str()) {
+            name.forbidden(&format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                name.str()
+            ));
         }
     }
 }
 
 /// A write to `/status`.
-pub(super) fn status(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let path = Path::ROOT.field("status");
+pub(super) fn status(new: &At, old: &Value) {
     let null = Value::Null;
     let policy = old.dig(&["spec", "restartPolicy"]).and_then(Value::as_str).unwrap_or_default();
-    let (new, old) = (new.get("status").unwrap_or(&null), old.get("status").unwrap_or(&null));
+    let old = old.get("status").unwrap_or(&null);
     if old.at("qosClass").is_some() && new.at("qosClass") != old.at("qosClass") {
-        errors.immutable(&path.field("qosClass"), new.get("qosClass").unwrap_or(&null));
+        new.field("qosClass").immutable();
     }
-    if let Some(generation) = new.int("observedGeneration").filter(|g| *g < 0) {
-        errors.invalid(&path.field("observedGeneration"), generation, "must be a non-negative integer");
-    }
-    let statuses = path.field("containerStatuses");
+    new.field("observedGeneration").within(0.., "must be a non-negative integer");
+    let statuses = new.field("containerStatuses");
     for (index, before) in old.items("containerStatuses").iter().enumerate() {
         let Some(terminated) = before.dig(&["state", "terminated"]) else { continue };
         let may_restart = policy == "Always"
             || policy == "OnFailure" && terminated.int("exitCode").unwrap_or_default() != 0;
-        let after = new.items("containerStatuses").iter().find(|s| s.text("name") == before.text("name"));
+        let after = statuses.list().iter().find(|s| s.text("name") == before.text("name"));
         if !may_restart && after.is_some_and(|after| after.dig(&["state", "terminated"]).is_none()) {
-            let status = statuses.index(index);
-            errors.forbidden(&status.field("state"), "may not be transitioned to non-terminated state");
+            let state = statuses.index(index);
+            state.field("state").forbidden("may not be transitioned to non-terminated state");
         }
     }
-    errors.into_vec()
 }
 
 /// A write to `/ephemeralcontainers`: containers are added, none changes or goes.
-pub(super) fn ephemeral_containers(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let spec_path = Path::ROOT.field("spec");
-    let path = spec_path.field("ephemeralContainers");
-    let list =
-        |pod: &Value| pod.get("spec").map(|s| s.items("ephemeralContainers").to_vec()).unwrap_or_default();
-    let new = list(new);
-    for before in list(old) {
+pub(super) fn ephemeral_containers(new: &At, old: &Value) {
+    for before in old.items("ephemeralContainers") {
         let name = before.text("name");
-        match new.iter().find(|after| after.text("name") == name) {
-            None => {
-                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
-                errors.forbidden(&path, &detail);
-            }
-            Some(after) if after != &before => {
-                let detail = format!("existing ephemeral containers {name:?} may not be changed\n");
-                errors.forbidden(&path, &detail);
-            }
-            Some(_) => {}
-        }
+        let what = match new.list().iter().find(|after| after.text("name") == name) {
+            None => "removed",
+            Some(after) if after != before => "changed",
+            Some(_) => continue,
+        };
+        new.forbidden(&format!("existing ephemeral containers {name:?} may not be {what}\n"));
     }
-    errors.into_vec()
 }
 
 /// A write to `/resize`: CPU and memory of containers change, nothing else, and the class stays.
-pub(super) fn resize(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Errors::new();
-    let path = Path::ROOT.field("spec");
-    let null = Value::Null;
-    let (new, old) = (new.get("spec").unwrap_or(&null), old.get("spec").unwrap_or(&null));
+pub(super) fn resize(new: &At, old: &Value) {
     if qos::class_of(new) != qos::class_of(old) {
         let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.invalid(&path, qos::class_of(new), detail);
+        new.invalid_value(qos::class_of(new), detail);
     }
-    let mut rest = new.clone();
+    let mut rest = new.value().clone();
     for list in ["containers", "initContainers"] {
         for (container, before) in rest.items_mut(list).iter_mut().zip(old.items(list)) {
             for requirements in ["limits", "requests"] {
+                let amounts = before.dig(&["resources", requirements]).unwrap_or(&Value::Null);
+                let target = container.object_mut("resources").and_then(|r| r.object_mut(requirements));
+                let Some(target) = target else { continue };
                 for resource in ["cpu", "memory"] {
-                    let amount = before.dig(&["resources", requirements, resource]).cloned();
-                    let Some(target) =
-                        container.object_mut("resources").and_then(|r| r.object_mut(requirements))
-                    else {
-                        continue;
-                    };
-                    match amount {
-                        Some(amount) => target.put(resource, amount),
-                        None => target.drop_field(resource),
-                    }
+                    copy(target, amounts, resource);
                 }
             }
         }
     }
     if !same_meaning(Some(&rest), Some(old)) {
-        errors.forbidden(&path, "only cpu and memory resources are mutable");
+        new.forbidden("only cpu and memory resources are mutable");
     }
-    errors.into_vec()
 }

@@ -4,101 +4,92 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Seen, one_of, volumes::descending_path};
-use crate::{
-    field::{Errors, Look, Path, PathExt},
-    names,
-};
+use super::volumes::check_descending_path;
+use crate::{at::At, field::Look, names};
 
 const ID_MAX: i64 = i32::MAX as i64;
 const SYSCTL_LENGTH_MAX: usize = 253;
 const SYSCTL_PATTERN: &str = "^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
 /// Checks the pod's security context and the namespaces that it shares with the host.
-pub(super) fn validate_pod(errors: &mut Errors, path: &Path, spec: &Value) {
-    if spec.at("hostUsers") == Some(&Value::Bool(false)) {
+pub(super) fn check_pod(spec: &At) {
+    if !has_host_users(spec) {
         // Upstream writes the names of its internal fields.
         for (name, said) in [("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
             if spec.flag(name) {
-                errors.forbidden(&path.field(said), "when `hostUsers` is false");
+                spec.field(said).forbidden("when `hostUsers` is false");
             }
         }
     }
-    let path = path.field("securityContext");
+    let context = spec.field("securityContext");
     if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.invalid(&path.field("shareProcessNamespace"), true, detail);
+        context.field("shareProcessNamespace").invalid_value(true, detail);
     }
-    let Some(context) = spec.at("securityContext") else { return };
+    if !context.is_given() {
+        return;
+    }
     for name in ["fsGroup", "runAsUser", "runAsGroup"] {
-        id(errors, &path.field(name), context.int(name));
+        check_id(&context.field(name));
     }
-    let groups = path.field("supplementalGroups");
-    for (index, group) in context.items("supplementalGroups").iter().enumerate() {
-        id(errors, &groups.index(index), group.as_i64());
-    }
-    sysctls(errors, &path.field("sysctls"), context);
+    context.each("supplementalGroups", check_id);
+    check_sysctls(&context.field("sysctls"));
     for (name, words) in [
         ("fsGroupChangePolicy", ["Always", "OnRootMismatch"]),
         ("supplementalGroupsPolicy", ["Merge", "Strict"]),
         ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
     ] {
-        if context.at(name).is_some() {
-            one_of(errors, &path.field(name), context, &words);
-        }
+        context.optional(name, |policy| policy.one_of(&words));
     }
-    profiles(errors, &path, context);
+    check_profiles(&context);
 }
 
 /// Checks a container's security context.
-pub(super) fn validate_container(errors: &mut Errors, path: &Path, container: &Value, spec: &Value) {
-    let Some(context) = container.at("securityContext") else { return };
+pub(super) fn check_container(context: &At, spec: &Value) {
     for name in ["runAsUser", "runAsGroup"] {
-        id(errors, &path.field(name), context.int(name));
+        check_id(&context.field(name));
     }
-    if context.at("procMount").is_some() {
-        let path = path.field("procMount");
-        one_of(errors, &path, context, &["Default", "Unmasked"]);
-        let has_host_users = spec.at("hostUsers") != Some(&Value::Bool(false));
-        if has_host_users && context.text("procMount") == "Unmasked" {
-            errors.invalid(&path, "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+    context.optional("procMount", |mount| {
+        mount.one_of(&["Default", "Unmasked"]);
+        if mount.str() == "Unmasked" && has_host_users(spec) {
+            mount.invalid("`hostUsers` must be false to use `Unmasked`");
         }
-    }
+    });
     if context.at("allowPrivilegeEscalation") == Some(&Value::Bool(false)) {
         if context.flag("privileged") {
-            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.invalid(path, context.clone(), detail);
+            context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
-        let added = context.at("capabilities").map(|c| c.items("add")).unwrap_or_default();
-        if added.iter().any(|capability| capability == "CAP_SYS_ADMIN") {
-            let detail =
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.invalid(path, context.clone(), detail);
+        if context.field("capabilities.add").list().iter().any(|capability| capability == "CAP_SYS_ADMIN") {
+            context.invalid(
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            );
         }
     }
-    profiles(errors, path, context);
+    check_profiles(context);
 }
 
-fn id(errors: &mut Errors, path: &Path, value: Option<i64>) {
-    if let Some(value) = value.filter(|v| !(0..=ID_MAX).contains(v)) {
-        errors.invalid(path, value, names::between(0, ID_MAX));
+fn has_host_users(spec: &Value) -> bool {
+    spec.at("hostUsers") != Some(&Value::Bool(false))
+}
+
+fn check_id(id: &At) {
+    if id.as_i64().is_some_and(|id| !(0..=ID_MAX).contains(&id)) {
+        id.invalid(names::between(0, ID_MAX));
     }
 }
 
-fn sysctls(errors: &mut Errors, path: &Path, context: &Value) {
-    let mut seen = Seen::default();
-    for (index, sysctl) in context.items("sysctls").iter().enumerate() {
-        let item = path.index(index);
-        let path = item.field("name");
-        let name = sysctl.text("name");
+fn check_sysctls(sysctls: &At) {
+    let mut seen = BTreeSet::new();
+    for sysctl in sysctls.elements() {
+        let name = sysctl.field("name");
         if name.is_empty() {
-            errors.required(&path, "");
-        } else if name.len() > SYSCTL_LENGTH_MAX || !is_sysctl(name) {
-            let detail =
-                format!("must have at most {SYSCTL_LENGTH_MAX} characters and match regex {SYSCTL_PATTERN}");
-            errors.invalid(&path, name, detail);
-        } else if !seen.is_new(name) {
-            errors.duplicate(&path, name);
+            name.required("");
+        } else if name.str().len() > SYSCTL_LENGTH_MAX || !is_sysctl(name.str()) {
+            name.invalid(format!(
+                "must have at most {SYSCTL_LENGTH_MAX} characters and match regex {SYSCTL_PATTERN}"
+            ));
+        } else {
+            name.unique(&mut seen);
         }
     }
 }
@@ -113,35 +104,25 @@ fn is_sysctl(name: &str) -> bool {
     })
 }
 
-fn profiles(errors: &mut Errors, path: &Path, context: &Value) {
+fn check_profiles(context: &At) {
     for (field, named) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
-        let Some(profile) = context.at(field) else { continue };
-        let path = path.field(field);
-        one_of(errors, &path.field("type"), profile, &["Localhost", "RuntimeDefault", "Unconfined"]);
-        let local_path = path.field("localhostProfile");
-        let local = profile.at("localhostProfile").and_then(Value::as_str);
-        match (profile.text("type") == "Localhost", local) {
-            (true, None) => {
-                errors.required(&local_path, &format!("must be set when {named} type is Localhost"));
+        context.optional(field, |profile| {
+            let (kind, local) = (profile.field("type"), profile.field("localhostProfile"));
+            kind.one_of(&["Localhost", "RuntimeDefault", "Unconfined"]);
+            match (kind.str() == "Localhost", local.is_given()) {
+                (true, false) => local.required(&format!("must be set when {named} type is Localhost")),
+                (true, true) if field == "seccompProfile" => check_descending_path(&local),
+                (false, true) => local.invalid_value(
+                    profile.value().clone(),
+                    format!("can only be set when {named} type is Localhost"),
+                ),
+                _ => {}
             }
-            (true, Some(local)) if field == "seccompProfile" => descending_path(errors, &local_path, local),
-            (false, Some(_)) => {
-                let detail = format!("can only be set when {named} type is Localhost");
-                errors.invalid(&local_path, profile.clone(), detail);
-            }
-            _ => {}
-        }
+        });
     }
-    let capabilities = context.get("capabilities").unwrap_or(&Value::Null);
-    let capabilities_path = path.field("capabilities");
-    for list in ["add", "drop"] {
-        let mut seen = BTreeSet::new();
-        let list_path = capabilities_path.field(list);
-        for (index, name) in capabilities.items(list).iter().filter_map(Value::as_str).enumerate() {
-            // Upstream lets duplicates pass; an empty name is a fault of the runtime that would come late.
-            if name.is_empty() && seen.insert(name) {
-                errors.required(&list_path.index(index), "");
-            }
-        }
+    for list in ["capabilities.add", "capabilities.drop"] {
+        // An empty name is a fault of the runtime that would come late.
+        let list = context.field(list);
+        list.elements().find(At::is_empty).iter().for_each(|name| name.required(""));
     }
 }

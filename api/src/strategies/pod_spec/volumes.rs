@@ -8,19 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::{
-    Seen,
+    super::storage::token_seconds,
     environment::{self, Place},
-    one_of,
 };
-use crate::{
-    field::{Errors, Look, Path, PathExt},
-    names,
-    quantity::Quantity,
-};
+use crate::{at::At, field::Look, names, quantity::Quantity};
 
-const MODE_FAULT: &str = "must be a number between 0 and 0777 (octal), both inclusive";
-const TOKEN_SECONDS_MIN: i64 = 600;
-const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+/// What a projected volume may be made of.
+const SOURCES: &[&str] =
+    &["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"];
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
@@ -28,340 +23,252 @@ const HOST_PATH_TYPES: &[&str] =
 pub(super) type Known<'a> = BTreeMap<&'a str, &'a Value>;
 
 /// Checks the volumes; containers can mount those that come back.
-pub(super) fn validate<'a>(errors: &mut Errors, path: &Path, spec: &'a Value) -> Known<'a> {
+pub(super) fn check<'v>(volumes: &At<'_, 'v>) -> Known<'v> {
     let mut known = Known::new();
-    for (index, volume) in spec.items("volumes").iter().enumerate() {
-        let path = path.index(index);
-        let name = volume.text("name");
-        let before = errors.len();
-        source(errors, &path, volume);
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
-        } else {
-            errors.invalid_each(&path.field("name"), name, names::dns1123_label(name));
+    for volume in volumes.elements() {
+        let name = volume.field("name");
+        let before = volume.count_of_errors();
+        check_source(&volume);
+        name.name(names::dns1123_label);
+        if known.contains_key(name.str()) {
+            name.duplicate_value(name.str());
         }
-        if known.contains_key(name) {
-            errors.duplicate(&path.field("name"), name);
-        }
-        if errors.len() == before {
-            known.insert(name, volume);
+        if volume.count_of_errors() == before {
+            known.insert(name.str(), volume.value());
         }
     }
     known
 }
 
-fn source(errors: &mut Errors, path: &Path, volume: &Value) {
+fn check_source(volume: &At) {
     let mut has_one = false;
-    let types = volume.as_object().into_iter().flatten();
-    for (kind, source) in types.filter(|(key, value)| *key != "name" && !value.is_null()) {
-        let path = path.field(kind);
+    let types = volume.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    for kind in types.filter(|key| *key != "name") {
+        let Some(source) = volume.given(kind) else { continue };
         if has_one {
-            errors.forbidden(&path, "may not specify more than 1 volume type");
+            source.forbidden("may not specify more than 1 volume type");
             continue;
         }
         has_one = true;
-        match kind.as_str() {
-            "emptyDir" => empty_dir(errors, &path, source),
-            "hostPath" => host_path(errors, &path, source),
-            "secret" => keyed(errors, &path, source, "secretName"),
-            "configMap" => keyed(errors, &path, source, "name"),
-            "downwardAPI" => downward(errors, &path, source),
-            "projected" => projected(errors, &path, source),
-            "persistentVolumeClaim" if source.text("claimName").is_empty() => {
-                errors.required(&path.field("claimName"), "");
+        match kind {
+            "emptyDir" => empty_dir(&source.field("sizeLimit")),
+            "hostPath" => host_path(&source),
+            "secret" => keyed(&source, "secretName"),
+            "configMap" => keyed(&source, "name"),
+            "downwardAPI" => {
+                check_mode(&source.field("defaultMode"));
+                // Upstream names the volume, not the item.
+                source.items("items").iter().for_each(|item| downward_item(&source.with(item)));
             }
+            "projected" => projected(&source),
+            "persistentVolumeClaim" => source.field("claimName").filled(""),
             "ephemeral" if source.at("volumeClaimTemplate").is_none() => {
-                errors.required(&path.field("volumeClaimTemplate"), "");
+                source.field("volumeClaimTemplate").required("");
             }
-            "nfs" => nfs(errors, &path, source),
-            "csi" if source.text("driver").is_empty() => errors.required(&path.field("driver"), ""),
-            "image" => {
-                one_of(errors, &path.field("pullPolicy"), source, &["Always", "IfNotPresent", "Never"]);
-            }
+            "nfs" => nfs(&source),
+            "csi" => source.field("driver").filled(""),
+            "image" => source.field("pullPolicy").one_of(&["Always", "IfNotPresent", "Never"]),
             _ => {}
         }
     }
     if !has_one {
-        errors.required(path, "must specify a volume type");
+        volume.required("must specify a volume type");
     }
 }
 
-fn empty_dir(errors: &mut Errors, path: &Path, source: &Value) {
-    if source.at("sizeLimit").is_some_and(|l| Quantity::from_json(l).is_ok_and(|l| l.is_negative())) {
-        errors.forbidden(&path.field("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+fn empty_dir(limit: &At) {
+    if limit.is_given() && Quantity::from_json(limit).is_ok_and(|limit| limit.is_negative()) {
+        limit.forbidden("SizeLimit field must be a valid resource quantity");
     }
 }
 
-fn host_path(errors: &mut Errors, path: &Path, source: &Value) {
-    let target = source.text("path");
-    if target.is_empty() {
-        return errors.required(&path.field("path"), "");
+fn host_path(source: &At) {
+    let path = source.field("path");
+    if path.is_empty() {
+        return path.required("");
     }
-    no_backsteps(errors, &path.field("path"), target);
-    let kind = source.text("type");
-    if !HOST_PATH_TYPES.contains(&kind) {
-        errors.not_supported(&path.field("type"), kind, HOST_PATH_TYPES);
+    check_backsteps(&path);
+    source.field("type").among(HOST_PATH_TYPES);
+}
+
+fn nfs(source: &At) {
+    source.all_filled(&["server", "path"]);
+    let path = source.field("path");
+    if !path.str().starts_with('/') {
+        path.invalid_text("must be an absolute path");
     }
 }
 
-fn nfs(errors: &mut Errors, path: &Path, source: &Value) {
-    if source.text("server").is_empty() {
-        errors.required(&path.field("server"), "");
-    }
-    let target = source.text("path");
-    if target.is_empty() {
-        errors.required(&path.field("path"), "");
-    }
-    if !target.starts_with('/') {
-        errors.invalid(&path.field("path"), target, "must be an absolute path");
-    }
+fn keyed(source: &At, name: &str) {
+    source.field(name).filled("");
+    check_mode(&source.field("defaultMode"));
+    source.each("items", check_item);
 }
 
-fn keyed(errors: &mut Errors, path: &Path, source: &Value, name_field: &str) {
-    if source.text(name_field).is_empty() {
-        errors.required(&path.field(name_field), "");
-    }
-    mode(errors, &path.field("defaultMode"), source.int("defaultMode"));
-    items(errors, &path.field("items"), source);
+fn check_item(item: &At) {
+    item.all_filled(&["key", "path"]);
+    check_unreserved_path(&item.field("path"));
+    check_mode(&item.field("mode"));
 }
 
-fn items(errors: &mut Errors, path: &Path, source: &Value) {
-    for (index, item) in source.items("items").iter().enumerate() {
-        let path = path.index(index);
-        if item.text("key").is_empty() {
-            errors.required(&path.field("key"), "");
-        }
-        let target = item.text("path");
-        if target.is_empty() {
-            errors.required(&path.field("path"), "");
-        }
-        non_reserved_path(errors, &path.field("path"), target);
-        mode(errors, &path.field("mode"), item.int("mode"));
-    }
+fn check_mode(mode: &At) {
+    mode.within(0..=0o777, "must be a number between 0 and 0777 (octal), both inclusive");
 }
 
-fn mode(errors: &mut Errors, path: &Path, mode: Option<i64>) {
-    if let Some(mode) = mode.filter(|m| !(0..=0o777).contains(m)) {
-        errors.invalid(path, mode, MODE_FAULT);
-    }
-}
-
-fn downward(errors: &mut Errors, path: &Path, source: &Value) {
-    mode(errors, &path.field("defaultMode"), source.int("defaultMode"));
-    for item in source.items("items") {
-        // Upstream names the volume, not the item.
-        downward_item(errors, path, item);
-    }
-}
-
-fn downward_item(errors: &mut Errors, path: &Path, item: &Value) {
-    let target = item.text("path");
-    if target.is_empty() {
-        errors.required(&path.field("path"), "");
-    }
-    non_reserved_path(errors, &path.field("path"), target);
-    match (item.at("fieldRef"), item.at("resourceFieldRef")) {
+fn downward_item(item: &At) {
+    item.field("path").filled("");
+    check_unreserved_path(&item.field("path"));
+    match (item.given("fieldRef"), item.given("resourceFieldRef")) {
         (Some(reference), resource) => {
-            environment::field_reference(errors, &path.field("fieldRef"), reference, Place::Volume);
+            environment::check_field(&reference, Place::Volume);
             if resource.is_some() {
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                errors.invalid(path, "resource", detail);
+                item.invalid_value("resource", detail);
             }
         }
-        (None, Some(reference)) => {
-            let path = path.field("resourceFieldRef");
-            environment::resource_reference(errors, &path, reference, Place::Volume);
-        }
-        (None, None) => errors.required(path, "one of fieldRef and resourceFieldRef is required"),
+        (None, Some(reference)) => environment::check_resource(&reference, Place::Volume),
+        (None, None) => item.required("one of fieldRef and resourceFieldRef is required"),
     }
-    mode(errors, &path.field("mode"), item.int("mode"));
+    check_mode(&item.field("mode"));
 }
 
-fn projected(errors: &mut Errors, path: &Path, source: &Value) {
-    mode(errors, &path.field("defaultMode"), source.int("defaultMode"));
-    let sources_path = path.field("sources");
+fn projected<'v>(volume: &At<'_, 'v>) {
+    check_mode(&volume.field("defaultMode"));
     let mut paths = BTreeSet::new();
-    for (index, source) in source.items("sources").iter().enumerate() {
-        let source_path = sources_path.index(index);
-        let mut count = 0;
+    // Upstream names the volume for paths that clash.
+    let mut distinct = |item: &'v Value, named: &str| {
+        if !item.text("path").is_empty() && !paths.insert(item.text("path")) {
+            volume.invalid_value(named, "conflicting duplicate paths");
+        }
+    };
+    volume.each("sources", |source| {
         for kind in ["secret", "configMap"] {
-            let Some(source) = source.at(kind) else { continue };
-            count += 1;
-            let kind_path = source_path.field(kind);
-            if source.text("name").is_empty() {
-                errors.required(&kind_path.field("name"), "");
+            source.optional(kind, |source| {
+                source.field("name").filled("");
+                source.each("items", check_item);
+                let items = source.field("items").list();
+                items.iter().for_each(|item| distinct(item, source.text("name")));
+            });
+        }
+        source.optional("downwardAPI", |downward| {
+            for item in downward.field("items").list() {
+                downward_item(&downward.with(item));
+                distinct(item, item.text("path"));
             }
-            items(errors, &kind_path.field("items"), source);
-            for item in source.items("items") {
-                distinct(errors, path, &mut paths, item.text("path"), source.text("name"));
-            }
+        });
+        source.optional("serviceAccountToken", |token| {
+            token_seconds(&token.field("expirationSeconds"));
+            // Likewise for a path that is none.
+            let path = volume.field("path");
+            let path = path.with(token.field("path").value());
+            path.filled("");
+            check_unreserved_path(&path);
+            distinct(token.value(), token.text("path"));
+        });
+        if SOURCES.iter().filter(|kind| source.at(kind).is_some()).count() > 1 {
+            source.forbidden("may not specify more than 1 volume type per source");
         }
-        if let Some(downward) = source.at("downwardAPI") {
-            count += 1;
-            for item in downward.items("items") {
-                downward_item(errors, &source_path.field("downwardAPI"), item);
-                distinct(errors, path, &mut paths, item.text("path"), item.text("path"));
-            }
-        }
-        if let Some(token) = source.at("serviceAccountToken") {
-            count += 1;
-            token_projection(errors, path, &source_path.field("serviceAccountToken"), token);
-            distinct(errors, path, &mut paths, token.text("path"), token.text("path"));
-        }
-        count += ["clusterTrustBundle", "podCertificate"].iter().filter(|k| source.at(k).is_some()).count();
-        if count > 1 {
-            errors.forbidden(&source_path, "may not specify more than 1 volume type per source");
-        }
-    }
-}
-
-fn distinct<'a>(
-    errors: &mut Errors,
-    path: &Path,
-    seen: &mut BTreeSet<&'a str>,
-    target: &'a str,
-    named: &str,
-) {
-    if !target.is_empty() && !seen.insert(target) {
-        errors.invalid(path, named, "conflicting duplicate paths");
-    }
-}
-
-fn token_projection(errors: &mut Errors, volume_path: &Path, path: &Path, token: &Value) {
-    let seconds = token.int("expirationSeconds").unwrap_or_default();
-    let seconds_path = path.field("expirationSeconds");
-    if seconds < TOKEN_SECONDS_MIN {
-        errors.invalid(&seconds_path, seconds, "may not specify a duration less than 10 minutes");
-    }
-    if seconds > TOKEN_SECONDS_MAX {
-        errors.invalid(&seconds_path, seconds, "may not specify a duration larger than 2^32 seconds");
-    }
-    let target = token.text("path");
-    if target.is_empty() {
-        errors.required(&volume_path.field("path"), "");
-    } else {
-        non_reserved_path(errors, &volume_path.field("path"), target);
-    }
+    });
 }
 
 /// Checks what a container mounts, and the devices that it uses.
-pub(super) fn validate_mounts(errors: &mut Errors, path: &Path, container: &Value, known: &Known) {
-    let list = path.field("volumeMounts");
+pub(super) fn check_mounts(container: &At, known: &Known) {
+    let mounts = container.field("volumeMounts");
     let devices = container.items("volumeDevices");
-    let mut targets = Seen::default();
-    for (index, mount) in container.items("volumeMounts").iter().enumerate() {
-        let path = list.index(index);
-        let (name, target) = (mount.text("name"), mount.text("mountPath"));
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
+    let mut targets = BTreeSet::new();
+    for mount in mounts.elements() {
+        let (name, target) = (mount.field("name"), mount.field("mountPath"));
+        name.filled("");
+        if !known.contains_key(name.str()) {
+            name.not_found();
         }
-        if !known.contains_key(name) {
-            errors.not_found(&path.field("name"), name);
+        target.filled("");
+        if !targets.insert(target.str()) {
+            target.invalid_text("must be unique");
         }
-        if target.is_empty() {
-            errors.required(&path.field("mountPath"), "");
+        if devices.iter().any(|d| d.text("name") == name.str()) {
+            name.invalid_text("must not already exist in volumeDevices");
         }
-        if !targets.is_new(target) {
-            errors.invalid(&path.field("mountPath"), target, "must be unique");
+        if devices.iter().any(|d| d.text("devicePath") == target.str()) {
+            target.invalid_text("must not already exist as a path in volumeDevices");
         }
-        if devices.iter().any(|d| d.text("name") == name) {
-            errors.invalid(&path.field("name"), name, "must not already exist in volumeDevices");
+        // Upstream names the list for what is inside of these.
+        let list = mounts.with(mount.value());
+        let (plain, expanded) = (list.field("subPath"), list.field("subPathExpr"));
+        check_descending_path(&plain);
+        if !plain.is_empty() && !expanded.is_empty() {
+            mount.field("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive");
         }
-        if devices.iter().any(|d| d.text("devicePath") == target) {
-            let detail = "must not already exist as a path in volumeDevices";
-            errors.invalid(&path.field("mountPath"), target, detail);
-        }
-        sub_paths(errors, &list, &path, mount);
-        propagation(errors, &list.field("mountPropagation"), mount, container);
+        check_descending_path(&expanded);
+        list.optional("mountPropagation", |propagation| {
+            propagation.one_of(&["Bidirectional", "HostToContainer", "None"]);
+            if propagation.str() == "Bidirectional" && !container.field("securityContext").flag("privileged")
+            {
+                propagation
+                    .forbidden("Bidirectional mount propagation is available only to privileged containers");
+            }
+        });
     }
-    volume_devices(errors, &path.field("volumeDevices"), container, known);
+    check_devices(container, known);
 }
 
-/// Upstream names the list for what is inside of a sub path.
-fn sub_paths(errors: &mut Errors, list: &Path, path: &Path, mount: &Value) {
-    let (plain, expanded) = (mount.text("subPath"), mount.text("subPathExpr"));
-    if !plain.is_empty() {
-        descending_path(errors, &list.field("subPath"), plain);
-    }
-    if !expanded.is_empty() {
-        if !plain.is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.invalid(&path.field("subPathExpr"), expanded, detail);
+fn check_devices(container: &At, known: &Known) {
+    const BLOCK: &str =
+        "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
+    let mounts = container.items("volumeMounts");
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    container.each("volumeDevices", |device| {
+        let (name, target) = (device.field("name"), device.field("devicePath"));
+        name.filled("");
+        if !name.is_empty() && !names.insert(name.str()) {
+            name.invalid("must be unique");
         }
-        descending_path(errors, &list.field("subPathExpr"), expanded);
-    }
-}
-
-fn propagation(errors: &mut Errors, path: &Path, mount: &Value, container: &Value) {
-    if mount.at("mountPropagation").is_none() {
-        return;
-    }
-    one_of(errors, path, mount, &["Bidirectional", "HostToContainer", "None"]);
-    let is_privileged = container.at("securityContext").is_some_and(|c| c.flag("privileged"));
-    if mount.text("mountPropagation") == "Bidirectional" && !is_privileged {
-        errors.forbidden(path, "Bidirectional mount propagation is available only to privileged containers");
-    }
-}
-
-fn volume_devices(errors: &mut Errors, path: &Path, container: &Value, known: &Known) {
-    let (mut names, mut paths) = (Seen::default(), Seen::default());
-    for (index, device) in container.items("volumeDevices").iter().enumerate() {
-        let path = path.index(index);
-        let (name, target) = (device.text("name"), device.text("devicePath"));
-        if name.is_empty() {
-            errors.required(&path.field("name"), "");
-        } else if !names.is_new(name) {
-            errors.invalid(&path.field("name"), name, "must be unique");
-        }
-        match known.get(name) {
-            None => errors.not_found(&path.field("name"), name),
+        match known.get(name.str()) {
+            None => name.not_found(),
             Some(volume) if ["persistentVolumeClaim", "ephemeral"].iter().all(|k| volume.at(k).is_none()) => {
-                let detail =
-                    "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                errors.invalid(&path.field("name"), name, detail);
+                name.invalid_text(BLOCK);
             }
             Some(_) => {}
         }
         if target.is_empty() {
-            errors.required(&path.field("devicePath"), "");
-        } else if !paths.is_new(target) {
-            errors.invalid(&path.field("devicePath"), target, "must be unique");
-        } else if has_backsteps(target) {
-            errors.invalid(&path.field("devicePath"), target, "can not contain backsteps ('..')");
+            target.required("");
+        } else if !paths.insert(target.str()) {
+            target.invalid("must be unique");
+        } else if has_backsteps(target.str()) {
+            target.invalid("can not contain backsteps ('..')");
         }
-        let mounts = container.items("volumeMounts");
-        if mounts.iter().any(|mount| mount.text("name") == name) {
-            errors.invalid(&path.field("name"), name, "must not already exist in volumeMounts");
+        if mounts.iter().any(|mount| mount.text("name") == name.str()) {
+            name.invalid_text("must not already exist in volumeMounts");
         }
-        if mounts.iter().any(|mount| mount.text("mountPath") == target) {
-            let detail = "must not already exist as a path in volumeMounts";
-            errors.invalid(&path.field("devicePath"), target, detail);
+        if mounts.iter().any(|mount| mount.text("mountPath") == target.str()) {
+            target.invalid_text("must not already exist as a path in volumeMounts");
         }
-    }
+    });
 }
 
 /// A path below something, which must not lead out of it.
-pub(super) fn descending_path(errors: &mut Errors, path: &Path, target: &str) {
-    if target.starts_with('/') {
-        errors.invalid(path, target, "must be a relative path");
+pub(super) fn check_descending_path(path: &At) {
+    if path.str().starts_with('/') {
+        path.invalid("must be a relative path");
     }
-    no_backsteps(errors, path, target);
+    check_backsteps(path);
 }
 
 /// A path below something, whose name does not begin like those that the node agent writes.
-fn non_reserved_path(errors: &mut Errors, path: &Path, target: &str) {
-    descending_path(errors, path, target);
-    if target.starts_with("..") && !target.starts_with("../") && target != ".." {
-        errors.invalid(path, target, "must not start with '..'");
+fn check_unreserved_path(path: &At) {
+    check_descending_path(path);
+    let text = path.str();
+    if text.starts_with("..") && !text.starts_with("../") && text != ".." {
+        path.invalid("must not start with '..'");
     }
 }
 
-fn has_backsteps(target: &str) -> bool {
-    target.split('/').any(|part| part == "..")
+fn has_backsteps(path: &str) -> bool {
+    path.split('/').any(|part| part == "..")
 }
 
-fn no_backsteps(errors: &mut Errors, path: &Path, target: &str) {
-    if has_backsteps(target) {
-        errors.invalid(path, target, "must not contain '..'");
+fn check_backsteps(path: &At) {
+    if has_backsteps(path.str()) {
+        path.invalid("must not contain '..'");
     }
 }
