@@ -170,8 +170,6 @@ mod tests {
 
     #[test]
     fn changed_metadata_should_keep_its_identity() {
-        let table = ResourceTable::built_in();
-        let pods = table.resource("", "v1", "pods").unwrap();
         let old =
             json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "t", "finalizers": ["a/b"]}});
         let new =
