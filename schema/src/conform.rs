@@ -8,6 +8,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::decode::{FAULTS_MAX, told};
 use crate::node::{Additional, ScalarFormat, Schema, Type};
 use crate::path::{Path, Step};
 use crate::scalar;
@@ -15,7 +16,7 @@ use crate::scalar;
 /// What the walk found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conformed {
-    /// The paths of the unknown fields that were dropped: `spec.template.spec.containers[0].foo`. The message of
+    /// The paths of the unknown fields that were dropped, the first hundred: `spec.template.spec.containers[0].foo`. The message of
     /// strict decoding is `unknown field "spec.foo"`.
     pub unknown: Vec<String>,
 }
@@ -117,7 +118,9 @@ impl Walk {
             }
             Additional::Unknown if schema.preserve_unknown => Ok(true),
             Additional::Unknown => {
-                self.found.unknown.push(place.path.to_string());
+                if self.found.unknown.len() < FAULTS_MAX {
+                    self.found.unknown.push(told(&place.path.to_string()));
+                }
                 Ok(false)
             }
         }

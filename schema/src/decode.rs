@@ -1,12 +1,17 @@
 //! Bytes to JSON trees, within limits.
 //!
 //! Guarantees: what comes out is no deeper than [`Limits::depth_max`] and came from no more than
-//! [`Limits::bytes_max`]; of duplicate keys the last wins, as upstream, and their paths are reported.
+//! [`Limits::bytes_max`]; of duplicate keys the last wins, as upstream, and the paths of the first are reported.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+/// How many faults of one body are told, as upstream.
+pub(crate) const FAULTS_MAX: usize = 100;
+/// What of a path is told: one key can be as long as the whole body.
+const PATH_LETTERS_MAX: usize = 1000;
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +34,8 @@ impl Default for Limits {
 pub struct Decoded {
     /// The tree.
     pub value: Value,
-    /// The paths of keys that appeared more than once in one object: `spec.replicas`. The message of strict decoding is
-    /// `duplicate field "spec.replicas"`.
+    /// The paths of keys that appeared more than once in one object, the first hundred: `spec.replicas`. The message of
+    /// strict decoding is `duplicate field "spec.replicas"`.
     pub duplicates: Vec<String>,
     /// The line of the first of them, where the body is YAML: there strict decoding speaks of lines.
     pub duplicate_line: Option<usize>,
@@ -82,9 +87,16 @@ pub fn json(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     }
 }
 
-/// Decodes one YAML document, of which JSON is a part.
+/// Decodes one YAML document. JSON, which most clients send where YAML is asked for, is read as such; anything else may
+/// nest 64 levels, for the parser needs much of the stack.
 pub fn yaml(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     let text = check(bytes, limits)?;
+    if text.trim_start().starts_with('{')
+        && let Ok(decoded) = json(bytes, limits)
+        && decoded.duplicates.is_empty()
+    {
+        return Ok(decoded);
+    }
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         legacy_octal_numbers: true,
@@ -115,26 +127,39 @@ fn duplicate_line(text: &str) -> Option<usize> {
     refused.location().map(|at| at.line() as usize)
 }
 
-/// The paths of all fields of a JSON text in the order in which they stand there, duplicates as often as they do.
-/// Nothing for what is no JSON.
-pub fn fields_in_order(bytes: &[u8]) -> Vec<String> {
-    let (mut path, mut found) = (String::new(), Vec::new());
-    let order = Order { path: &mut path, found: &mut found };
+/// How many levels a tree has.
+pub fn depth(value: &Value) -> usize {
+    match value {
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// The [`mark`]s of the paths of all fields of a JSON text in the order in which they stand there, duplicates as often
+/// as they do. Nothing for what is no JSON.
+pub fn fields_in_order(bytes: &[u8]) -> Vec<u64> {
+    let mut found = Vec::new();
+    let order = Order { path: mark(""), found: &mut found };
     // What could not be read further is not there.
     let _complete = order.deserialize(&mut serde_json::Deserializer::from_slice(bytes));
     found
 }
 
-/// Writes down the paths of fields as they come.
-struct Order<'a> {
-    path: &'a mut String,
-    found: &'a mut Vec<String>,
+/// What tells a path from others, without being as long.
+pub fn mark(path: &str) -> u64 {
+    longer(0xcbf2_9ce4_8422_2325, path)
 }
 
-impl Order<'_> {
-    fn below(&mut self) -> Order<'_> {
-        Order { path: self.path, found: self.found }
-    }
+/// The mark of a path that goes on (FNV-1a).
+fn longer(mark: u64, step: &str) -> u64 {
+    step.bytes().fold(mark, |mark, byte| (mark ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Writes down the paths of fields as they come.
+struct Order<'a> {
+    path: u64,
+    found: &'a mut Vec<u64>,
 }
 
 impl<'de> DeserializeSeed<'de> for Order<'_> {
@@ -176,29 +201,22 @@ impl<'de> Visitor<'de> for Order<'_> {
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
-        let length = self.path.len();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
         for index in 0.. {
-            self.path.push_str(&format!("[{index}]"));
-            let more = access.next_element_seed(self.below())?.is_some();
-            self.path.truncate(length);
-            if !more {
+            let path = longer(self.path, &format!("[{index}]"));
+            if access.next_element_seed(Order { path, found: self.found })?.is_none() {
                 break;
             }
         }
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut access: A) -> Result<(), A::Error> {
-        let length = self.path.len();
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let start = if self.path == mark("") { self.path } else { longer(self.path, ".") };
         while let Some(key) = access.next_key::<String>()? {
-            if length > 0 {
-                self.path.push('.');
-            }
-            self.path.push_str(&key);
-            self.found.push(self.path.clone());
-            access.next_value_seed(self.below())?;
-            self.path.truncate(length);
+            let path = longer(start, &key);
+            self.found.push(path);
+            access.next_value_seed(Order { path, found: self.found })?;
         }
         Ok(())
     }
@@ -249,13 +267,24 @@ impl Reader {
         }
     }
 
-    /// Puts the step that leads to them before the paths that were found since.
-    fn prefix(&mut self, since: usize, step: impl fmt::Display) {
-        for path in self.duplicates.iter_mut().skip(since) {
-            let joint = if path.starts_with('[') { "" } else { "." };
-            *path = format!("{step}{joint}{path}");
+    fn duplicate(&mut self, key: &str) {
+        if self.duplicates.len() < FAULTS_MAX {
+            self.duplicates.push(told(key));
         }
     }
+
+    /// Puts the step that leads to them before the paths that were found since.
+    fn prefix(&mut self, since: usize, step: &str) {
+        for path in self.duplicates.iter_mut().skip(since) {
+            let joint = if path.starts_with('[') { "" } else { "." };
+            *path = told(&format!("{step}{joint}{path}"));
+        }
+    }
+}
+
+/// What is told of a path: all of it, unless it is very long.
+pub(crate) fn told(path: &str) -> String {
+    path.chars().take(PATH_LETTERS_MAX).collect()
 }
 
 /// Reads any value. A seed, because `Value`'s own reader forgets duplicate keys.
@@ -319,7 +348,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
             let since = self.0.duplicates.len();
             let Some(item) = access.next_element_seed(Tree(&mut *self.0))? else { break };
             if self.0.duplicates.len() > since {
-                self.0.prefix(since, format_args!("[{}]", list.len()));
+                self.0.prefix(since, &format!("[{}]", list.len()));
             }
             list.push(item);
         }
@@ -341,7 +370,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
                     entry.insert(value);
                 }
                 serde_json::map::Entry::Occupied(mut entry) => {
-                    self.0.duplicates.push(entry.key().clone());
+                    self.0.duplicate(entry.key());
                     entry.insert(value);
                 }
             }
@@ -388,8 +417,25 @@ mod tests {
     #[test]
     fn fields_should_be_told_in_the_order_of_the_text() {
         let text = br#"{"b": {"x": [1, {"y": 2}], "x": 3}, "a": null}"#;
-        assert_eq!(fields_in_order(text), ["b", "b.x", "b.x[1].y", "b.x", "a"]);
-        assert_eq!(fields_in_order(b"{\"a\": 1, nope"), ["a"]);
+        assert_eq!(fields_in_order(text), ["b", "b.x", "b.x[1].y", "b.x", "a"].map(mark));
+        assert_eq!(fields_in_order(b"{\"a\": 1, nope"), ["a"].map(mark));
+    }
+
+    #[test]
+    fn faults_should_be_told_in_few_words_however_many_they_are() {
+        let many = |count: usize| vec![r#""b":1"#; count].join(",");
+        let text = format!(r#"{{"{}":{{"c":{{{}}},"c":{{{}}}}}}}"#, "a".repeat(5000), many(99), many(99));
+        let found = decoded(&text).duplicates;
+        assert_eq!((found.len(), found.iter().map(String::len).max()), (100, Some(1000)));
+        assert_eq!(decoded(&format!("{{{}}}", many(3))).duplicates, ["b", "b"]);
+    }
+
+    #[test]
+    fn json_should_be_read_as_such_where_yaml_is_asked_for() {
+        let text = r#" {"a": "\ud83d\ude00", "b": [1e3, -1, 18446744073709551615]}"#.replace("\\\\", "\\");
+        let expected = json!({"a": "😀", "b": [1000.0, -1, 18446744073709551615_u64]});
+        assert_eq!(yaml(text.as_bytes(), &Limits::default()).unwrap().value, expected);
+        assert_eq!(yaml(b"{a: 1, b: [x]}", &Limits::default()).unwrap().value, json!({"a": 1, "b": ["x"]}));
     }
 
     #[test]

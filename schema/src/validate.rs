@@ -12,21 +12,29 @@ use crate::node::{Additional, Checks, ListType, Schema, Type};
 use crate::path::{Path, Step};
 use crate::{FieldError, formats};
 
-/// What is wrong with the value. Empty when nothing is.
+/// How many bytes of errors are told, more or less: a path can be as long as a whole body, and wrong as often as that
+/// has elements.
+const TOLD_BYTES_MAX: usize = 1 << 20;
+/// What an error takes besides its texts.
+const ERROR_BYTES: usize = 1 << 10;
+
+/// What is wrong with the value, the first thousand things of it. Empty when nothing is.
 pub fn validate(schema: &Schema, value: &Value) -> Vec<FieldError> {
-    let mut walk = Walk { errors: Vec::new(), built_in: schema.is_built_in() };
+    let mut walk = Walk { errors: Vec::new(), bytes_left: TOLD_BYTES_MAX, built_in: schema.is_built_in() };
     walk.value(schema, value, &Path::ROOT);
     walk.errors
 }
 
 struct Walk {
     errors: Vec<FieldError>,
+    /// With none left, nothing more is looked for.
+    bytes_left: usize,
     built_in: bool,
 }
 
 impl Walk {
     fn value(&mut self, schema: &Schema, value: &Value, path: &Path<'_>) {
-        if value.is_null() && schema.nullable {
+        if value.is_null() && schema.nullable || self.bytes_left == 0 {
             return;
         }
         if !has_type(schema.value_type, value) {
@@ -103,7 +111,7 @@ impl Walk {
         for (index, item) in list.iter().enumerate() {
             let shown = shown(&identity(item));
             let message = format!("Duplicate value: {shown}");
-            if !seen.insert(shown) {
+            if !seen.insert(shown) && self.bytes_left > 0 {
                 self.push("FieldValueDuplicate", &path.child(Step::Index(index)), message);
             }
         }
@@ -201,17 +209,19 @@ impl Walk {
     }
 
     fn combinations(&mut self, checks: &Checks, value: &Value, path: &Path<'_>) {
-        let holds = |schema: &Schema| self.errors_of(schema, value, path).is_empty();
+        // Where does not matter then, and one error is enough.
+        let holds = |schema: &Schema| self.errors_of(schema, value, &Path::ROOT, 1).is_empty();
         let mut wrong = Vec::new();
         for schema in &checks.all_of {
-            wrong.extend(self.errors_of(schema, value, path));
+            wrong.extend(self.errors_of(schema, value, path, self.bytes_left));
         }
         if !wrong.is_empty() {
             wrong.push(alternative(path, "must validate all the schemas (allOf)"));
         }
         if !checks.any_of.is_empty() && !checks.any_of.iter().any(|s| holds(s)) {
             wrong.push(alternative(path, "must validate at least one schema (anyOf)"));
-            wrong.extend(checks.any_of.first().map(|s| self.errors_of(s, value, path)).unwrap_or_default());
+            let first = checks.any_of.first().map(|s| self.errors_of(s, value, path, self.bytes_left));
+            wrong.extend(first.unwrap_or_default());
         }
         if !checks.one_of.is_empty() {
             let valid = checks.one_of.iter().filter(|s| holds(s)).count();
@@ -225,11 +235,11 @@ impl Walk {
         if checks.not.as_ref().is_some_and(|s| holds(s)) {
             wrong.push(alternative(path, "must not validate the schema (not)"));
         }
-        self.errors.extend(wrong);
+        wrong.into_iter().for_each(|error| self.tell(error));
     }
 
-    fn errors_of(&self, schema: &Schema, value: &Value, path: &Path<'_>) -> Vec<FieldError> {
-        let mut inner = Walk { errors: Vec::new(), built_in: self.built_in };
+    fn errors_of(&self, schema: &Schema, value: &Value, path: &Path<'_>, bytes: usize) -> Vec<FieldError> {
+        let mut inner = Walk { errors: Vec::new(), bytes_left: bytes, built_in: self.built_in };
         inner.value(schema, value, path);
         inner.errors
     }
@@ -240,7 +250,13 @@ impl Walk {
 
     fn push(&mut self, reason: &'static str, path: &Path<'_>, message: String) {
         let field = if path.is_root() { "<nil>".to_string() } else { path.to_string() };
-        self.errors.push(FieldError { reason, field, message });
+        self.tell(FieldError { reason, field, message });
+    }
+
+    fn tell(&mut self, error: FieldError) {
+        self.bytes_left =
+            self.bytes_left.saturating_sub(ERROR_BYTES + error.field.len() + error.message.len());
+        self.errors.push(error);
     }
 }
 
@@ -352,5 +368,16 @@ mod tests {
             told(keyed, json!([{"n": "a"}, {"n": "b"}, {"n": "a"}])),
             ["spec[2]: Duplicate value: {\"n\":\"a\"}"]
         );
+    }
+
+    #[test]
+    fn wrong_values_should_be_told_in_few_words_however_many_they_are() {
+        let list = json!({"type": "array", "items": {"type": "string", "anyOf": [{"maxLength": 1}]}});
+        let wrong = vec![json!(1); 10_000];
+        let count = told(list.clone(), wrong.clone().into()).len();
+        assert!((500..1000).contains(&count), "{count}");
+        let map = json!({"type": "object", "additionalProperties": list});
+        let long = "k".repeat(1 << 20);
+        assert_eq!(told(map, json!({long: wrong})).len(), 1);
     }
 }

@@ -264,7 +264,13 @@ fn equals(key: &str, value: &str) -> Requirement {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.values.join(",");
+        // One empty value would read as none.
+        let is_empty = matches!(self.values.as_slice(), [only] if only.is_empty());
+        let values = if is_empty && matches!(self.operator, Operator::In | Operator::NotIn) {
+            ",".to_string()
+        } else {
+            self.values.join(",")
+        };
         match self.operator {
             Operator::Equals => write!(out, "{}={values}", self.key),
             Operator::NotEquals => write!(out, "{}!={values}", self.key),

@@ -18,17 +18,17 @@ use super::{BoxError, RequestBody, ResponseBody};
 /// The largest body of a write, as upstream has it.
 pub(crate) const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 
+/// 413 in upstream's words.
+pub(crate) fn too_large(bytes_max: usize) -> ApiError {
+    let message = format!("Request entity too large: limit is {bytes_max}");
+    ApiError::new(Reason::RequestEntityTooLarge, message)
+}
+
 /// Reads a whole body; 413 past the limit.
 pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        ApiError::new(
-            Reason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {BODY_BYTES_MAX}"),
-        )
-    };
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
         drain(body).await;
-        return Err(too_large());
+        return Err(too_large(BODY_BYTES_MAX));
     }
     let mut collected = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -38,7 +38,7 @@ pub(crate) async fn read_limited(mut body: RequestBody) -> Result<Bytes, ApiErro
         if collected.len() + data.len() > BODY_BYTES_MAX {
             drop(collected);
             drain(body).await;
-            return Err(too_large());
+            return Err(too_large(BODY_BYTES_MAX));
         }
         if collected.is_empty() && body.is_end_stream() {
             return Ok(data);

@@ -18,11 +18,14 @@ use super::system_fields::{drop_empty_metadata, fill_on_create, keep_on_update};
 use super::{Core, commit, delete};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::cache::{Cached, encode};
+use crate::http::body::{BODY_BYTES_MAX, too_large};
 use crate::http::respond::Failure;
 use crate::quota::{Charge, Delta};
 
 /// How often a write that lost against another is tried again.
 const ATTEMPTS: usize = 16;
+/// The largest object that is kept: what a body may hold, and as much again for what patches, defaults and managers add.
+const OBJECT_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// How long an event is kept after its last change.
 const EVENT_LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -235,6 +238,9 @@ impl Core {
         beside: Beside,
     ) -> Result<Attempt, Failure> {
         let encoded = encode(&new);
+        if encoded.len() > OBJECT_BYTES_MAX {
+            return Err(too_large(OBJECT_BYTES_MAX).into());
+        }
         if let Some(current) = current
             && current.encoded == encoded
             && beside.allocations.is_empty()

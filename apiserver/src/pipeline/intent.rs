@@ -108,9 +108,9 @@ fn strict(call: &Call, validation: FieldValidation, found: Vec<String>) -> Resul
 fn put_in_order(found: &mut [String], source: &[u8]) {
     let fields = decode::fields_in_order(source);
     found.sort_by_cached_key(|fault| {
-        let path = fault.split('"').nth(1).unwrap_or_default();
+        let path = decode::mark(fault.split('"').nth(1).unwrap_or_default());
         let again = usize::from(fault.starts_with("duplicate"));
-        fields.iter().enumerate().filter(|(_, field)| *field == path).nth(again).map(|(at, _)| at)
+        fields.iter().enumerate().filter(|(_, field)| **field == path).nth(again).map(|(at, _)| at)
     });
 }
 
@@ -302,7 +302,7 @@ fn writer<'a>(
     }
 }
 
-fn patch_error(target: &Target, error: PatchError) -> ApiError {
+pub(crate) fn patch_error(target: &Target, error: PatchError) -> ApiError {
     match error {
         PatchError::Malformed(message) => ApiError::bad_request(message),
         PatchError::Unprocessable(message) => {

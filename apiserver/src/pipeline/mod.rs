@@ -38,6 +38,7 @@ pub(crate) use call::{Call, Target, now, row_name, schema_of};
 pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;
+pub(crate) use intent::patch_error;
 pub(crate) use options::{DeleteOptions, Options, WriteOptions, delete_options, write_options};
 pub(crate) use read::{filter, list_options};
 

@@ -5,7 +5,7 @@
 //! would have sent as JSON: zero values of optional scalars are left out, inlined structures are merged into their
 //! parents, quantities, times and int-or-strings have their text forms.
 //!
-//! Guarantees: bounded depth, no panic on any input. Deliberately absent: answers in protobuf (clients that send it
+//! Guarantees: no deeper trees than other bodies make, no panic on any input. Deliberately absent: answers in protobuf (clients that send it
 //! accept JSON as well).
 
 mod table;
@@ -13,6 +13,7 @@ mod wire;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schema::decode::{self, Limits};
 use serde_json::{Map, Value};
 
 use table::{Field, Message, Shape};
@@ -22,6 +23,7 @@ use wire::{Reader, Wire};
 pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 const MAGIC: &[u8] = b"k8s\0";
+/// Messages within each other, while they are read.
 const DEPTH_MAX: usize = 100;
 
 /// Bytes that are no object. The request has to change: 400.
@@ -44,7 +46,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let content = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::NoMagic)?;
     let envelope = Envelope::read(content)?;
     if envelope.content_type == "application/json" {
-        return serde_json::from_slice(envelope.raw).map_err(|e| ProtobufError::Json(e.to_string()));
+        return json(envelope.raw);
     }
     let unknown = || ProtobufError::UnknownKind {
         api_version: envelope.api_version.to_string(),
@@ -54,7 +56,19 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let mut object = structure(message, envelope.raw, 0)?;
     object.insert("apiVersion".to_string(), envelope.api_version.into());
     object.insert("kind".to_string(), envelope.kind.into());
-    Ok(Value::Object(object))
+    let object = Value::Object(object);
+    // A message can take more than one level of the tree.
+    if decode::depth(&object) <= Limits::default().depth_max {
+        Ok(object)
+    } else {
+        Err(ProtobufError::TooDeep)
+    }
+}
+
+/// What is JSON within a message.
+fn json(bytes: &[u8]) -> Result<Value, ProtobufError> {
+    let decoded = decode::json(bytes, &Limits::default());
+    decoded.map(|decoded| decoded.value).map_err(|error| ProtobufError::Json(error.to_string()))
 }
 
 /// `runtime.Unknown`
@@ -190,10 +204,9 @@ fn special(field: &Field, bytes: &[u8], depth: usize) -> Result<Option<Value>, P
     let message = field.message().ok_or(ProtobufError::Malformed)?;
     let inner = structure(message, bytes, depth + 1)?;
     let integer = |name: &str| inner.get(name).and_then(Value::as_i64).unwrap_or(0);
-    let json = |name: &str| -> Result<Option<Value>, ProtobufError> {
-        let Some(text) = inner.get(name).and_then(Value::as_str) else { return Ok(None) };
-        let bytes = STANDARD.decode(text).map_err(|_| ProtobufError::Malformed)?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| ProtobufError::Json(e.to_string()))
+    let raw = || -> Result<Option<Value>, ProtobufError> {
+        let Some(text) = inner.get("raw").and_then(Value::as_str) else { return Ok(None) };
+        json(&STANDARD.decode(text).map_err(|_| ProtobufError::Malformed)?).map(Some)
     };
     Ok(match message.name.as_str() {
         "resource.Quantity" => Some(inner.get("string").cloned().unwrap_or_else(|| "0".into())),
@@ -205,7 +218,7 @@ fn special(field: &Field, bytes: &[u8], depth: usize) -> Result<Option<Value>, P
             Some(inner.get("strVal").cloned().unwrap_or_else(|| "".into()))
         }
         "intstr.IntOrString" => Some(integer("intVal").into()),
-        "runtime.RawExtension" | "meta.v1.FieldsV1" | "apiextensions.v1.JSON" => json("raw")?,
+        "runtime.RawExtension" | "meta.v1.FieldsV1" | "apiextensions.v1.JSON" => raw()?,
         "apiextensions.v1.JSONSchemaPropsOrBool" => match inner.get("schema") {
             Some(schema) => Some(schema.clone()),
             None => Some(inner.get("allows").cloned().unwrap_or(Value::Bool(false))),

@@ -26,7 +26,7 @@ use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response, body};
 use crate::pipeline::{
     Call, Change, Core, DeleteOptions, Deleted, Endpoint, Target, code_of, content_type, decode,
-    delete_options, list_options, write_options,
+    delete_options, list_options, patch_error, write_options,
 };
 
 /// How many objects of a collection are deleted at once.
@@ -182,10 +182,9 @@ async fn patch(
     let decoded = if is_apply { decode::applied(&bytes)? } else { decode::patch(&bytes)? };
     *call.duplicates.lock() = if is_json_patch { of_json_patch(&decoded) } else { duplicates(&decoded) };
     let change = match media_type.as_str() {
-        "application/json-patch+json" => Change::JsonPatch(
-            JsonPatch::parse(&decoded.value)
-                .map_err(|error| api::ApiError::bad_request(error.to_string()))?,
-        ),
+        "application/json-patch+json" => {
+            Change::JsonPatch(JsonPatch::parse(&decoded.value).map_err(|error| patch_error(target, error))?)
+        }
         "application/merge-patch+json" => Change::MergePatch(decoded.value),
         "application/strategic-merge-patch+json" => Change::StrategicPatch(decoded.value),
         _ => Change::Apply { object: decoded.value, force: options.force == Some(true) },

@@ -27,6 +27,37 @@ async fn broken_bodies_should_be_refused() {
 }
 
 #[tokio::test]
+async fn small_bodies_should_not_cost_much() {
+    let test = TestServer::start().await;
+    test.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let path = format!("{CONFIG_MAPS}/a");
+    let patch = |steps: Vec<serde_json::Value>| serde_json::Value::from(steps).to_string();
+    let many = vec![json!({"op": "test", "path": "/kind", "value": "ConfigMap"}); 10_001];
+    test.send("PATCH", &path, "application/json-patch+json", patch(many)).await.expect(413);
+    let doubling =
+        (0..64).map(|turn| json!({"op": "copy", "from": "", "path": format!("/{turn}")})).collect();
+    let refused = test.send("PATCH", &path, "application/json-patch+json", patch(doubling)).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("copy operations"), "{refused}");
+
+    let twice = format!("{{\"data\":{{{}\"k\":\"v\"}}}}", "\"k\":\"v\",".repeat(200_000));
+    let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
+    let refused = test.send("POST", &strict, "application/json", twice).await.expect(400);
+    let told = refused["message"].as_str().unwrap();
+    assert!(told.contains("duplicate field \"data.k\"") && told.len() < 10_000, "{}", told.len());
+
+    // JSON in a protobuf envelope: field 2 is the object, field 4 says what it is.
+    let deep = format!("{{\"data\":{}{}}}", "[".repeat(110), "]".repeat(110));
+    let field = |number: u8, bytes: &[u8]| {
+        let length = [bytes.len() as u8 & 0x7f | 0x80, (bytes.len() >> 7) as u8];
+        [&[number << 3 | 2], &length[..], bytes].concat()
+    };
+    let body = [b"k8s\0".to_vec(), field(2, deep.as_bytes()), field(4, b"application/json")].concat();
+    let refused =
+        test.send("POST", CONFIG_MAPS, "application/vnd.kubernetes.protobuf", body).await.expect(400);
+    assert!(refused["message"].as_str().unwrap().contains("nested deeper"), "{refused}");
+}
+
+#[tokio::test]
 async fn wrong_paths_and_methods_should_be_told_apart() {
     let test = TestServer::start().await;
     assert_eq!(test.get("/api/v1/nothings").await.expect(404)["reason"], "NotFound");

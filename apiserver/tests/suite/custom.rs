@@ -70,6 +70,21 @@ fn widget(spec: Value) -> Value {
 }
 
 #[tokio::test]
+async fn patches_should_not_make_objects_larger_than_the_server_keeps() {
+    let test = TestServer::start().await;
+    let mut free = definition();
+    free["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+        json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    define(&test, &free, "Established", "True").await;
+    test.post(WIDGETS, &widget(json!({"size": 1, "text": "x".repeat(2_500_000)}))).await.expect(201);
+    let path = format!("{WIDGETS}/w");
+    let copy = |to: &str| json!([{"op": "copy", "from": "/spec/text", "path": to}]).to_string();
+    test.send("PATCH", &path, "application/json-patch+json", copy("/spec/a")).await.expect(200);
+    let refused = test.send("PATCH", &path, "application/json-patch+json", copy("/spec/b")).await.expect(413);
+    assert_eq!(refused["message"], "Request entity too large: limit is 6291456");
+}
+
+#[tokio::test]
 async fn a_definition_should_add_a_resource_that_is_no_special_case() {
     let test = TestServer::start().await;
     established(&test).await;

@@ -8,6 +8,9 @@ use super::PatchError;
 const OPERATIONS_MAX: usize = 10_000;
 /// How much all copy operations together may add: what a whole request body may hold.
 const COPIED_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// How many values all operations together may move within their lists or walk through: without it, a patch that moves
+/// the first element of a long list again and again would take minutes.
+const STEPS_MAX: usize = 1 << 26;
 /// How deep a patch may nest what it adds, from the object's root: what decoding allows for whole bodies. Without it, few
 /// operations could make a tree that exhausts the stack of whoever walks it.
 const DEPTH_MAX: usize = 100;
@@ -50,11 +53,53 @@ impl JsonPatch {
 
     /// Applies it. On an error the target is half-changed and has to be dropped.
     pub fn apply(&self, target: &mut Value) -> Result<(), PatchError> {
-        let mut copied_bytes = 0;
-        for operation in &self.operations {
-            operation.apply(target, &mut copied_bytes)?;
-        }
+        self.apply_within(Budget { copied_bytes: COPIED_BYTES_MAX, steps: STEPS_MAX }, target)
+    }
+
+    fn apply_within(&self, mut budget: Budget, target: &mut Value) -> Result<(), PatchError> {
+        self.operations.iter().try_for_each(|operation| operation.apply(target, &mut budget))
+    }
+}
+
+/// What a patch has left.
+struct Budget {
+    copied_bytes: usize,
+    steps: usize,
+}
+
+impl Budget {
+    fn step(&mut self, steps: usize) -> Result<(), PatchError> {
+        let left = self.steps.checked_sub(steps);
+        self.steps = left.ok_or_else(|| {
+            PatchError::Unprocessable(format!("the patch moves more than {STEPS_MAX} values"))
+        })?;
         Ok(())
+    }
+
+    fn copy(&mut self, value: &Value) -> Result<(), PatchError> {
+        let left = self.copied_bytes.checked_sub(value.to_string().len());
+        self.copied_bytes = left.ok_or_else(|| {
+            PatchError::Unprocessable(format!("copy operations add more than {COPIED_BYTES_MAX} bytes"))
+        })?;
+        Ok(())
+    }
+
+    /// Refuses a value that would nest too deep at a path.
+    fn fits_at(&mut self, path: &Pointer, value: &Value) -> Result<(), PatchError> {
+        self.fits(value, DEPTH_MAX.saturating_sub(path.parts.len()))
+    }
+
+    fn fits(&mut self, value: &Value, levels: usize) -> Result<(), PatchError> {
+        self.step(1)?;
+        let below = levels.saturating_sub(1);
+        match value {
+            Value::Object(_) | Value::Array(_) if levels == 0 => {
+                Err(PatchError::Unprocessable(format!("the patch nests deeper than {DEPTH_MAX} levels")))
+            }
+            Value::Object(map) => map.values().try_for_each(|child| self.fits(child, below)),
+            Value::Array(list) => list.iter().try_for_each(|child| self.fits(child, below)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -79,31 +124,24 @@ impl Operation {
         })
     }
 
-    fn apply(&self, target: &mut Value, copied_bytes: &mut usize) -> Result<(), PatchError> {
+    fn apply(&self, target: &mut Value, budget: &mut Budget) -> Result<(), PatchError> {
         match self {
-            Self::Add(path, value) => add(target, path, value.clone(), "add"),
-            Self::Remove(path) => remove(target, path, "remove").map(drop),
+            Self::Add(path, value) => add(target, path, value.clone(), "add", budget),
+            Self::Remove(path) => remove(target, path, "remove", budget).map(drop),
             Self::Replace(path, value) => {
-                check_depth(path, value)?;
+                budget.fits_at(path, value)?;
                 let place = path.find_mut(target).ok_or_else(|| missing("replace", path))?;
                 *place = value.clone();
                 Ok(())
             }
             Self::Move { from, path } => {
-                let value = remove(target, from, "move")?;
-                add(target, path, value, "move")
+                let value = remove(target, from, "move", budget)?;
+                add(target, path, value, "move", budget)
             }
             Self::Copy { from, path } => {
                 let value = from.find(target).ok_or_else(|| missing("copy", from))?;
-                check_depth(path, value)?;
-                let value = value.clone();
-                *copied_bytes = copied_bytes.saturating_add(value.to_string().len());
-                if *copied_bytes > COPIED_BYTES_MAX {
-                    let why =
-                        format!("copy operations may add {COPIED_BYTES_MAX} bytes, they add {copied_bytes}");
-                    return Err(PatchError::Unprocessable(why));
-                }
-                add(target, path, value, "copy")
+                budget.copy(value)?;
+                add(target, path, value.clone(), "copy", budget)
             }
             Self::Test(path, value) => match path.find(target) {
                 Some(found) if found == value => Ok(()),
@@ -124,23 +162,14 @@ fn missing(operation: &str, path: &Pointer) -> PatchError {
     ))
 }
 
-fn check_depth(path: &Pointer, value: &Value) -> Result<(), PatchError> {
-    if path.parts.len() + depth(value) <= DEPTH_MAX {
-        return Ok(());
-    }
-    Err(PatchError::Unprocessable(format!("the patch nests deeper than {DEPTH_MAX} levels")))
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}
-
-fn add(target: &mut Value, path: &Pointer, value: Value, operation: &str) -> Result<(), PatchError> {
-    check_depth(path, &value)?;
+fn add(
+    target: &mut Value,
+    path: &Pointer,
+    value: Value,
+    operation: &str,
+    budget: &mut Budget,
+) -> Result<(), PatchError> {
+    budget.fits_at(path, &value)?;
     let Some((last, parent)) = path.parts.split_last() else {
         *target = value;
         return Ok(());
@@ -157,6 +186,7 @@ fn add(target: &mut Value, path: &Pointer, value: Value, operation: &str) -> Res
                     format!("{operation} operation does not apply: index of {:?} is invalid", path.text);
                 PatchError::Unprocessable(why)
             })?;
+            budget.step(list.len() - index)?;
             list.insert(index, value);
             Ok(())
         }
@@ -164,13 +194,23 @@ fn add(target: &mut Value, path: &Pointer, value: Value, operation: &str) -> Res
     }
 }
 
-fn remove(target: &mut Value, path: &Pointer, operation: &str) -> Result<Value, PatchError> {
+fn remove(
+    target: &mut Value,
+    path: &Pointer,
+    operation: &str,
+    budget: &mut Budget,
+) -> Result<Value, PatchError> {
     let Some((last, parent)) = path.parts.split_last() else {
         return Ok(target.take());
     };
     let removed = match find_mut(target, parent) {
         Some(Value::Object(map)) => map.remove(last),
-        Some(Value::Array(list)) => index(last).filter(|i| *i < list.len()).map(|i| list.remove(i)),
+        Some(Value::Array(list)) => {
+            let index =
+                index(last).filter(|index| *index < list.len()).ok_or_else(|| missing(operation, path))?;
+            budget.step(list.len() - index)?;
+            Some(list.remove(index))
+        }
         _ => None,
     };
     removed.ok_or_else(|| missing(operation, path))
@@ -270,5 +310,27 @@ mod tests {
         assert!(patched(json!({"a": {}}), json!([step(1), step(41)])).is_ok());
         let error = patched(json!({"a": {}}), json!([step(1), step(41), step(81)])).unwrap_err();
         assert_eq!(error.to_string(), "the patch nests deeper than 100 levels");
+    }
+
+    #[test]
+    fn patches_should_not_move_or_copy_without_end() {
+        let moves = |ways: &[(&str, &str)]| -> Value {
+            let step = |(from, path)| json!({"op": "move", "from": from, "path": path});
+            ways.iter().copied().cycle().take(20).map(step).collect()
+        };
+        let within = |steps: usize, patch: &Value| {
+            let mut value = json!({"list": vec![0; 100], "b": {}});
+            let budget = Budget { copied_bytes: 100, steps };
+            JsonPatch::parse(patch).unwrap().apply_within(budget, &mut value)
+        };
+        let turned = moves(&[("/list/0", "/list/-")]);
+        assert_eq!(within(2100, &turned), Ok(()));
+        assert!(within(2000, &turned).unwrap_err().to_string().contains("moves more than"));
+        // Whole lists are walked through, too.
+        assert!(within(2000, &moves(&[("/list", "/b/list"), ("/b/list", "/list")])).is_err());
+        let doubles: Value =
+            (0..8).map(|turn| json!({"op": "copy", "from": "/b", "path": format!("/b/{turn}")})).collect();
+        let error = within(2000, &doubles).unwrap_err();
+        assert_eq!(error.to_string(), "copy operations add more than 3145728 bytes");
     }
 }

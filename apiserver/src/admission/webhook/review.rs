@@ -4,6 +4,7 @@ use api::field::Look;
 use api::{ApiError, Reason, ServedVersion};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use schema::decode::{self, Limits};
 use schema::patch::json::JsonPatch;
 use serde_json::{Value, json};
 
@@ -96,8 +97,8 @@ fn read_patch(text: &str) -> Result<JsonPatch, String> {
     let undecodable =
         |why: &dyn std::fmt::Display| format!("received undecodable patch in webhook response: {why}");
     let bytes = STANDARD.decode(text).map_err(|error| undecodable(&error))?;
-    let patch = serde_json::from_slice(&bytes).map_err(|error| undecodable(&error))?;
-    JsonPatch::parse(&patch).map_err(|error| undecodable(&error))
+    let patch = decode::json(&bytes, &Limits::default()).map_err(|error| undecodable(&error))?;
+    JsonPatch::parse(&patch.value).map_err(|error| undecodable(&error))
 }
 
 /// A refusal with the webhook's own words, reason and code.

@@ -58,6 +58,7 @@ fn follow_directives(
     key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::with_capacity(patch.len());
+    let mut gone = HashSet::new();
     let mut replaces = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -67,8 +68,7 @@ fn follow_directives(
         let Value::Object(map) = &item else { continue };
         match directive.as_str() {
             Some("delete") => {
-                let identity = identity(map, key)?;
-                live.retain(|old| old.get(key) != Some(identity));
+                let _again = gone.insert(identity(map, key)?.clone());
             }
             Some("replace") => replaces = true,
             Some("merge") => {
@@ -78,6 +78,7 @@ fn follow_directives(
             _ => return Err(unknown_directive(directive, map)),
         }
     }
+    live.retain(|old| old.get(key).is_none_or(|identity| !gone.contains(identity)));
     Ok(if replaces { (plain, Vec::new()) } else { (live, plain) })
 }
 

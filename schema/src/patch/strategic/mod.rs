@@ -3,6 +3,8 @@
 //! Directives: `$patch: delete|replace|merge`, `$retainKeys`, `$setElementOrder/<list>`,
 //! `$deleteFromPrimitiveList/<list>`. Merging, its order and its errors follow upstream.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -143,7 +145,8 @@ fn retain_keys(patch: &mut Map<String, Value>, target: &mut Map<String, Value>) 
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let malformed = || PatchError::Malformed("invalid patch format of retainKeys".to_string());
     let listed = directive.as_array().ok_or_else(malformed)?;
-    let is_listed = |key: &str| listed.iter().any(|name| name.as_str() == Some(key));
+    let listed: HashSet<&str> = listed.iter().filter_map(Value::as_str).collect();
+    let is_listed = |key: &str| listed.contains(key);
     let is_directive = |key: &str| key.starts_with(DELETE_FROM_LIST) || key.starts_with(ELEMENT_ORDER);
     if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !is_listed(key)) {
         return Err(malformed());
