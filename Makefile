@@ -2,7 +2,7 @@
 
 export CARGO_TERM_COLOR ?= auto
 
-.PHONY: up down check test soak bench images
+.PHONY: up down check test soak bench fuzz images
 
 ## Build the release binary, start a cluster and show the everyday jobs done
 up: images
@@ -41,6 +41,18 @@ bench: images
 	cargo run --release --locked -p store --example bench -- target
 	target/release/api_bench
 	target/release/bench
+
+## Look for inputs that break what crate `properties` says of them, for so many seconds each: see docs/fuzzing.md
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= $(notdir $(wildcard properties/corpus/*))
+fuzz:
+	scripts/prerequisites.sh build
+	command -v cargo-fuzz >/dev/null || cargo install --locked --quiet cargo-fuzz
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo fuzz run --sanitizer none $$target fuzz/corpus/$$target properties/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=2048 -timeout=10 || exit 1; \
+	done
 
 ## The images of the examples, from Debian's packages
 images: .cache/images/redis-latest.tar

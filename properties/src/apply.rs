@@ -140,9 +140,62 @@ fn round_trips(object: &Value) {
     }
 }
 
-/// Who applies nothing any more does so for good.
+/// Who applies nothing any more does so for good, and takes what is theirs alone.
 fn leaves(object: &Value) {
     let left = apply(&SCHEMA, object, &thing(&json!({})), &by("first"), false).unwrap();
     let nothing = apply(&SCHEMA, &left, &thing(&json!({})), &by("first"), false).unwrap();
     assert_eq!(filled(&nothing), filled(&left));
+    let entries =
+        |object: &Value| object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let after = entries(&left);
+    for entry in entries(object) {
+        let same = |other: &&Value| ["manager", "operation"].iter().all(|key| other[key] == entry[key]);
+        let kept = after.iter().find(same).map_or(Value::Null, |other| other["fieldsV1"].clone());
+        match entry["manager"].as_str() {
+            Some("first") => {}
+            _ => keeps(&entry["fieldsV1"], &kept, Some(object), Some(&left)),
+        }
+    }
+}
+
+/// Whether a manager still owns what it owned, and finds it as it was. As upstream there are two exceptions. An element
+/// of a list goes with the last who owns it as such, with all that others have set in it. And a list goes with its last
+/// element, and a map with it that has nothing else: field sets know of empty maps, but not of empty lists.
+fn keeps(owned: &Value, kept: &Value, before: Option<&Value>, after: Option<&Value>) {
+    for (element, below) in owned.as_object().into_iter().flatten().filter(|(element, _)| *element != ".") {
+        let is_member = |node: &Value| node.get(".").is_some() || *node == json!({});
+        let (old, new) = (step(before, element), step(after, element));
+        if new.is_none() && element.starts_with("k:") && !is_member(below) {
+            continue;
+        }
+        let kept = kept.get(element).unwrap_or(&Value::Null);
+        let is_atomic = ["f:list", "f:atom"].contains(&element.as_str());
+        let is_emptied = new.is_none() && !is_atomic && old.is_some_and(has_list);
+        if is_member(below) && !is_emptied {
+            assert!(is_member(kept), "{element} is kept: {below} {kept} in {before:?}");
+            let is_part = |value: &Value| !is_atomic && (value.is_object() || value.is_array());
+            assert!(old == new || old.is_some_and(is_part) && new.is_some(), "{element} stays as it is");
+        }
+        keeps(below, kept, old, new);
+    }
+}
+
+fn has_list(value: &Value) -> bool {
+    value.is_array() || value.as_object().is_some_and(|map| map.values().any(has_list))
+}
+
+/// What an element of a path leads to.
+fn step<'v>(from: Option<&'v Value>, element: &str) -> Option<&'v Value> {
+    let (kind, name) = element.split_once(':')?;
+    let value = || serde_json::from_str::<Value>(name).unwrap();
+    match kind {
+        "f" => from?.get(name),
+        "k" => {
+            let keys = value();
+            let same =
+                |item: &&Value| keys.as_object().unwrap().iter().all(|(key, value)| item[key] == *value);
+            from?.as_array()?.iter().find(same)
+        }
+        _ => from?.as_array()?.iter().find(|item| **item == value()),
+    }
 }

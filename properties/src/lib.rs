@@ -1,5 +1,5 @@
-//! What holds of any input, however it came about: bodies, selectors, quantities, patches, server-side apply.
-//! `tests/corpus.rs` puts the inputs of `corpus/` through the functions of [`TARGETS`].
+//! What holds of any input, however it came about: bodies, selectors, quantities, patches, server-side apply,
+//! expressions. `fuzz/` looks for inputs for which it does not; `tests/corpus.rs` puts the inputs of `corpus/` through the functions of [`TARGETS`].
 //!
 //! A function takes any bytes and panics where a property does not hold.
 #![allow(
@@ -12,6 +12,7 @@
 
 mod apply;
 mod bodies;
+mod expressions;
 mod patches;
 // The decoder is private to the API server, whose other dependencies nobody needs here.
 #[path = "../../apiserver/src/protobuf/mod.rs"]
@@ -25,7 +26,7 @@ mod trees;
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("json", bodies::json),
     ("yaml", bodies::yaml),
     ("protobuf", bodies::protobuf),
@@ -34,6 +35,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("quantities", quantities::all),
     ("patches", patches::all),
     ("apply", apply::all),
+    ("cel", expressions::all),
 ];
 
 /// Calls a target by its name.

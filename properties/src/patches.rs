@@ -1,9 +1,10 @@
 //! Patches: a merge that is made twice is the same as made once, and says what it says; nothing makes trees too deep.
 
+use schema::decode::depth;
 use schema::patch::{json::JsonPatch, merge, strategic};
 use serde_json::{Value, json};
 
-use crate::trees::{Choices, depth, trees};
+use crate::trees::{Choices, trees};
 
 const WORDS: &[&str] = &[
     "spec",

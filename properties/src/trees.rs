@@ -91,12 +91,3 @@ pub fn trees<const N: usize>(data: &[u8], mut generate: impl FnMut(&mut Choices<
     let mut choices = Choices::new(data);
     std::array::from_fn(|_| generate(&mut choices))
 }
-
-/// How many levels a tree has.
-pub fn depth(value: &Value) -> usize {
-    match value {
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or(0),
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
-}

@@ -117,6 +117,11 @@ fn divide_away(value: i128, divisor: i128) -> i128 {
     if value % divisor == 0 { quotient } else { quotient + value.signum() }
 }
 
+/// As much can be taken away as can be asked for.
+fn capped(nanos: i128) -> i128 {
+    nanos.max(-i128::MAX)
+}
+
 fn clamp(value: i128) -> i64 {
     i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
 }
@@ -233,7 +238,7 @@ impl fmt::Display for Quantity {
         if self.nanos == 0 {
             return out.write_str("0");
         }
-        let small = self.nanos.abs() < 1024 * NANOS_PER_UNIT;
+        let small = self.nanos.unsigned_abs() < 1024 * NANOS_PER_UNIT.unsigned_abs();
         if self.format == Format::BinarySi && !small && self.is_whole() {
             let mut value = self.nanos / NANOS_PER_UNIT;
             let mut step = 0;
@@ -286,7 +291,7 @@ impl std::ops::Add for Quantity {
 
     fn add(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_add(other.nanos), format }
+        Self { nanos: capped(self.nanos.saturating_add(other.nanos)), format }
     }
 }
 
@@ -295,7 +300,7 @@ impl std::ops::Sub for Quantity {
 
     fn sub(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
-        Self { nanos: self.nanos.saturating_sub(other.nanos), format }
+        Self { nanos: capped(self.nanos.saturating_sub(other.nanos)), format }
     }
 }
 

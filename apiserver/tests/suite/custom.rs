@@ -76,11 +76,12 @@ async fn patches_should_not_make_objects_larger_than_the_server_keeps() {
     free["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
         json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     define(&test, &free, "Established", "True").await;
-    test.post(WIDGETS, &widget(json!({"size": 1, "text": "x".repeat(2_500_000)}))).await.expect(201);
+    test.post(WIDGETS, &widget(json!({"size": 1, "text": "x".repeat(1_000_000)}))).await.expect(201);
     let path = format!("{WIDGETS}/w");
-    let copy = |to: &str| json!([{"op": "copy", "from": "/spec/text", "path": to}]).to_string();
-    test.send("PATCH", &path, "application/json-patch+json", copy("/spec/a")).await.expect(200);
-    let refused = test.send("PATCH", &path, "application/json-patch+json", copy("/spec/b")).await.expect(413);
+    let copy = |to: &str| json!({"op": "copy", "from": "/spec/text", "path": to});
+    let add = json!({"op": "add", "path": "/spec/more", "value": "x".repeat(2_800_000)});
+    let patch = json!([copy("/spec/a"), copy("/spec/b"), copy("/spec/c"), add]).to_string();
+    let refused = test.send("PATCH", &path, "application/json-patch+json", patch).await.expect(413);
     assert_eq!(refused["message"], "Request entity too large: limit is 6291456");
 }
 
