@@ -4,124 +4,170 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{AGE, Column, Kind, NAME, Subject, boolean, count, integer, or, or_none, text, wide};
+use super::{AGE, Kind, NAME, Subject, at, boolean, count, integer, named, or, or_none, text, wide};
 use crate::{field::Look, humanize, selector::LabelSelector};
 
-pub(super) const NODE: Kind = (
-    &[
-        NAME,
-        text("Status"),
-        text("Roles"),
-        AGE,
-        text("Version"),
-        wide("Internal-IP"),
-        wide("External-IP"),
-        wide("OS-Image"),
-        wide("Kernel-Version"),
-        wide("Container-Runtime"),
-    ],
-    node,
-);
-pub(super) const NAMESPACE: Kind = (&[NAME, text("Status"), AGE], namespace);
-pub(super) const EVENT: Kind = (
-    &[
-        text("Last Seen"),
-        text("Type"),
-        text("Reason"),
-        text("Object"),
-        wide("Subobject"),
-        wide("Source"),
-        text("Message"),
-        wide("First Seen"),
-        wide("Count"),
-        Column { name: "Name", column_type: "string", format: "name", priority: 1 },
-    ],
-    event,
-);
-pub(super) const CONFIG_MAP: Kind = (&[NAME, text("Data"), AGE], config_map);
-pub(super) const SECRET: Kind = (&[NAME, text("Type"), text("Data"), AGE], secret);
-pub(super) const RESOURCE_QUOTA: Kind = (&[NAME, text("Request"), text("Limit"), AGE], resource_quota);
-pub(super) const COMPONENT_STATUS: Kind =
-    (&[NAME, text("Status"), text("Message"), text("Error")], component_status);
-pub(super) const ROLE_BINDING: Kind =
-    (&[NAME, text("Role"), AGE, wide("Users"), wide("Groups"), wide("ServiceAccounts")], role_binding);
-pub(super) const SIGNING_REQUEST: Kind = (
-    &[NAME, AGE, text("SignerName"), text("Requestor"), text("RequestedDuration"), text("Condition")],
-    signing_request,
-);
-pub(super) const LEASE: Kind = (&[NAME, text("Holder"), AGE], lease);
-pub(super) const PRIORITY_CLASS: Kind =
-    (&[NAME, integer("Value"), boolean("Global-Default"), AGE, text("PreemptionPolicy")], priority_class);
-pub(super) const RUNTIME_CLASS: Kind = (&[NAME, text("Handler"), AGE], runtime_class);
-pub(super) const FLOW_SCHEMA: Kind = (
-    &[
-        NAME,
-        text("PriorityLevel"),
-        text("MatchingPrecedence"),
-        text("DistinguisherMethod"),
-        AGE,
-        text("MissingPL"),
-    ],
-    flow_schema,
-);
-pub(super) const PRIORITY_LEVEL: Kind = (
-    &[
-        NAME,
-        text("Type"),
-        text("NominalConcurrencyShares"),
-        text("Queues"),
-        text("HandSize"),
-        text("QueueLengthLimit"),
-        AGE,
-    ],
-    priority_level,
-);
-pub(super) const WEBHOOKS: Kind = (&[NAME, integer("Webhooks"), AGE], webhooks);
-pub(super) const VALIDATING_POLICY: Kind =
-    (&[NAME, integer("Validations"), text("ParamKind"), AGE], validating_policy);
-pub(super) const MUTATING_POLICY: Kind =
-    (&[NAME, integer("Mutations"), text("ParamKind"), AGE], mutating_policy);
-pub(super) const POLICY_BINDING: Kind = (&[NAME, text("PolicyName"), text("ParamRef"), AGE], policy_binding);
-pub(super) const API_SERVICE: Kind = (&[NAME, text("Service"), text("Available"), AGE], api_service);
+pub(super) const NODE: Kind = &[
+    NAME,
+    text("Status", node_state),
+    text("Roles", |s| or_none(&roles(s).join(",")).into()),
+    AGE,
+    text("Version", |s| s.text("status.nodeInfo.kubeletVersion")),
+    wide("Internal-IP", |s| address(s, "InternalIP")),
+    wide("External-IP", |s| address(s, "ExternalIP")),
+    wide("OS-Image", |s| or_unknown(s, "status.nodeInfo.osImage").into()),
+    wide("Kernel-Version", |s| {
+        let kernel = or_unknown(s, "status.nodeInfo.kernelVersion");
+        match s.str("status.nodeInfo.architecture") {
+            "" => kernel.into(),
+            architecture => format!("{kernel} ({architecture})").into(),
+        }
+    }),
+    wide("Container-Runtime", |s| or_unknown(s, "status.nodeInfo.containerRuntimeVersion").into()),
+];
+pub(super) const NAMESPACE: Kind = &[NAME, text("Status", |s| s.text("status.phase")), AGE];
+pub(super) const EVENT: Kind = &[
+    text("Last Seen", |s| match (s.str("series.lastObservedTime"), s.str("lastTimestamp")) {
+        ("", "") if s.at("series").is_null() => first_seen(s),
+        ("", last) if s.at("series").is_null() => s.since(last).into(),
+        (last, _) => s.since(last).into(),
+    }),
+    text("Type", |s| s.text("type")),
+    text("Reason", |s| s.text("reason")),
+    text("Object", |s| {
+        let kind = s.str("involvedObject.kind").to_lowercase();
+        match s.str("involvedObject.name") {
+            "" => kind.into(),
+            name => format!("{kind}/{name}").into(),
+        }
+    }),
+    wide("Subobject", |s| s.text("involvedObject.fieldPath")),
+    wide("Source", |s| {
+        let component = or(s.str("source.component"), s.str("reportingComponent"));
+        let host = or(s.str("source.host"), s.str("reportingInstance"));
+        let parts: Vec<&str> = [component, host].into_iter().filter(|part| !part.is_empty()).collect();
+        parts.join(", ").into()
+    }),
+    text("Message", |s| s.str("message").trim().into()),
+    wide("First Seen", first_seen),
+    wide("Count", |s| match s.object.at("series") {
+        Some(series) => count(series, "count").into(),
+        None => s.number("count").max(1).into(),
+    }),
+    named(1, |s| s.name().into()),
+];
+pub(super) const CONFIG_MAP: Kind =
+    &[NAME, text("Data", |s| (keys(s, "data") + keys(s, "binaryData")).into()), AGE];
+pub(super) const SECRET: Kind =
+    &[NAME, text("Type", |s| s.text("type")), text("Data", |s| keys(s, "data").into()), AGE];
+pub(super) const RESOURCE_QUOTA: Kind =
+    &[NAME, text("Request", |s| quota(s, false)), text("Limit", |s| quota(s, true)), AGE];
+pub(super) const COMPONENT_STATUS: Kind = &[
+    NAME,
+    text("Status", |s| match healthy(s, "status") {
+        Some("True") => "Healthy".into(),
+        Some(_) => "Unhealthy".into(),
+        None => "Unknown".into(),
+    }),
+    text("Message", |s| healthy(s, "message").unwrap_or_default().into()),
+    text("Error", |s| healthy(s, "error").unwrap_or_default().into()),
+];
+pub(super) const ROLE_BINDING: Kind = &[
+    NAME,
+    text("Role", |s| format!("{}/{}", s.str("roleRef.kind"), s.str("roleRef.name")).into()),
+    AGE,
+    wide("Users", |s| subjects(s, "User")),
+    wide("Groups", |s| subjects(s, "Group")),
+    wide("ServiceAccounts", |s| subjects(s, "ServiceAccount")),
+];
+pub(super) const SIGNING_REQUEST: Kind = &[
+    NAME,
+    AGE,
+    text("SignerName", |s| s.or_none("spec.signerName")),
+    text("Requestor", |s| s.text("spec.username")),
+    text("RequestedDuration", |s| {
+        let seconds = s.at("spec.expirationSeconds").as_i64();
+        seconds.map_or("<none>".to_string(), humanize::duration).into()
+    }),
+    text("Condition", signing_state),
+];
+pub(super) const LEASE: Kind = &[NAME, text("Holder", |s| s.text("spec.holderIdentity")), AGE];
+pub(super) const PRIORITY_CLASS: Kind = &[
+    NAME,
+    integer("Value", |s| s.count("value")),
+    boolean("Global-Default", |s| s.flag("globalDefault")),
+    AGE,
+    text("PreemptionPolicy", |s| s.text("preemptionPolicy")),
+];
+pub(super) const RUNTIME_CLASS: Kind = &[NAME, text("Handler", |s| s.text("handler")), AGE];
+pub(super) const FLOW_SCHEMA: Kind = &[
+    NAME,
+    text("PriorityLevel", |s| s.text("spec.priorityLevelConfiguration.name")),
+    text("MatchingPrecedence", |s| s.count("spec.matchingPrecedence")),
+    text("DistinguisherMethod", |s| s.or_none("spec.distinguisherMethod.type")),
+    AGE,
+    text("MissingPL", |s| s.condition("Dangling").map_or("?", |c| c.text("status")).into()),
+];
+pub(super) const PRIORITY_LEVEL: Kind = &[
+    NAME,
+    text("Type", |s| s.text("spec.type")),
+    text("NominalConcurrencyShares", |s| given(s, "spec.limited.nominalConcurrencyShares")),
+    text("Queues", |s| given(s, "spec.limited.limitResponse.queuing.queues")),
+    text("HandSize", |s| given(s, "spec.limited.limitResponse.queuing.handSize")),
+    text("QueueLengthLimit", |s| given(s, "spec.limited.limitResponse.queuing.queueLengthLimit")),
+    AGE,
+];
+pub(super) const WEBHOOKS: Kind = &[NAME, integer("Webhooks", |s| s.list("webhooks").len().into()), AGE];
+pub(super) const VALIDATING_POLICY: Kind = &[
+    NAME,
+    integer("Validations", |s| s.list("spec.validations").len().into()),
+    text("ParamKind", parameter_kind),
+    AGE,
+];
+pub(super) const MUTATING_POLICY: Kind = &[
+    NAME,
+    integer("Mutations", |s| s.list("spec.mutations").len().into()),
+    text("ParamKind", parameter_kind),
+    AGE,
+];
+pub(super) const POLICY_BINDING: Kind =
+    &[NAME, text("PolicyName", |s| s.text("spec.policyName")), text("ParamRef", parameter_reference), AGE];
+pub(super) const API_SERVICE: Kind = &[
+    NAME,
+    text("Service", |s| match s.spec().at("service") {
+        Some(service) => format!("{}/{}", service.text("namespace"), service.text("name")).into(),
+        None => "Local".into(),
+    }),
+    text("Available", |s| match s.condition("Available") {
+        Some(c) if c.text("status") == "True" => "True".into(),
+        Some(c) => format!("{} ({})", c.text("status"), c.text("reason")).into(),
+        None => "".into(),
+    }),
+    AGE,
+];
 
-fn node(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let ready = status.items("conditions").iter().find(|c| c.text("type") == "Ready");
-    let mut state = match ready.map(|c| c.text("status")) {
+fn node_state(subject: &Subject) -> Value {
+    let state = match subject.condition("Ready").map(|c| c.text("status")) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
-    }
-    .to_string();
-    if spec.flag("unschedulable") {
-        state.push_str(",SchedulingDisabled");
-    }
-    let info = status.get("nodeInfo").unwrap_or(&Value::Null);
-    let address = |kind: &str| {
-        let address = status.items("addresses").iter().find(|a| a.text("type") == kind);
-        address.map_or("<none>", |a| a.text("address")).to_string()
     };
-    let mut kernel = or(info.text("kernelVersion"), "<unknown>").to_string();
-    if !info.text("architecture").is_empty() {
-        kernel = format!("{kernel} ({})", info.text("architecture"));
-    }
-    vec![
-        subject.name().into(),
-        state.into(),
-        or_none(&roles(subject.metadata()).join(",")).into(),
-        subject.age().into(),
-        info.text("kubeletVersion").into(),
-        address("InternalIP").into(),
-        address("ExternalIP").into(),
-        or(info.text("osImage"), "<unknown>").into(),
-        kernel.into(),
-        or(info.text("containerRuntimeVersion"), "<unknown>").into(),
-    ]
+    let cordoned = if subject.spec().flag("unschedulable") { ",SchedulingDisabled" } else { "" };
+    format!("{state}{cordoned}").into()
 }
 
-fn roles(metadata: &Value) -> Vec<&str> {
-    let roles: BTreeSet<&str> = metadata
-        .entries("labels")
+fn or_unknown<'a>(subject: &Subject<'a>, path: &str) -> &'a str {
+    or(subject.str(path), "<unknown>")
+}
+
+fn address(subject: &Subject, kind: &str) -> Value {
+    let address = subject.list("status.addresses").iter().find(|a| a.text("type") == kind);
+    address.map_or("<none>", |a| a.text("address")).into()
+}
+
+fn roles<'a>(subject: &Subject<'a>) -> Vec<&'a str> {
+    let labels = subject.at("metadata.labels").as_object().into_iter().flatten();
+    let roles: BTreeSet<&str> = labels
         .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
             Some(role) => Some(role),
             None if key == "kubernetes.io/role" => value.as_str(),
@@ -132,99 +178,40 @@ fn roles(metadata: &Value) -> Vec<&str> {
     roles.into_iter().collect()
 }
 
-fn namespace(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.status().text("phase").into(), subject.age().into()]
+fn first_seen(subject: &Subject) -> Value {
+    subject.since(or(subject.str("firstTimestamp"), subject.str("eventTime"))).into()
 }
 
-fn event(subject: &Subject) -> Vec<Value> {
-    let object = subject.object;
-    let involved = object.get("involvedObject").unwrap_or(&Value::Null);
-    let source = object.get("source").unwrap_or(&Value::Null);
-    let first = subject.since(or(object.text("firstTimestamp"), object.text("eventTime")));
-    let (last, times) = match object.at("series") {
-        Some(series) => (subject.since(series.text("lastObservedTime")), count(series, "count")),
-        None if object.text("lastTimestamp").is_empty() => (first.clone(), count(object, "count").max(1)),
-        None => (subject.since(object.text("lastTimestamp")), count(object, "count").max(1)),
-    };
-    let kind = involved.text("kind").to_lowercase();
-    let target = match involved.text("name") {
-        "" => kind,
-        name => format!("{kind}/{name}"),
-    };
-    let component = or(source.text("component"), object.text("reportingComponent"));
-    let host = or(source.text("host"), object.text("reportingInstance"));
-    let origin: Vec<&str> = [component, host].into_iter().filter(|part| !part.is_empty()).collect();
-    vec![
-        last.into(),
-        object.text("type").into(),
-        object.text("reason").into(),
-        target.into(),
-        involved.text("fieldPath").into(),
-        origin.join(", ").into(),
-        object.text("message").trim().into(),
-        first.into(),
-        times.into(),
-        subject.name().into(),
-    ]
+fn keys(subject: &Subject, map: &str) -> usize {
+    subject.object.entries(map).count()
 }
 
-fn config_map(subject: &Subject) -> Vec<Value> {
-    let keys = subject.object.entries("data").count() + subject.object.entries("binaryData").count();
-    vec![subject.name().into(), keys.into(), subject.age().into()]
+fn quota(subject: &Subject, of_limits: bool) -> Value {
+    let status = subject.status();
+    let hard = status.entries("hard").filter(|(name, _)| name.starts_with("limits.") == of_limits);
+    let lines = hard.map(|(name, hard)| {
+        let used = at(status, "used").get(name).and_then(Value::as_str).unwrap_or("0");
+        format!("{name}: {used}/{}", hard.as_str().unwrap_or_default())
+    });
+    lines.collect::<Vec<_>>().join(", ").into()
 }
 
-fn secret(subject: &Subject) -> Vec<Value> {
-    let keys = subject.object.entries("data").count();
-    vec![subject.name().into(), subject.object.text("type").into(), keys.into(), subject.age().into()]
+fn healthy<'a>(subject: &Subject<'a>, field: &str) -> Option<&'a str> {
+    let condition = subject.list("conditions").iter().find(|c| c.text("type") == "Healthy");
+    condition.map(|c| c.text(field))
 }
 
-fn resource_quota(subject: &Subject) -> Vec<Value> {
-    let used = subject.status().get("used").unwrap_or(&Value::Null);
-    let (mut requests, mut limits) = (Vec::new(), Vec::new());
-    for (name, hard) in subject.status().entries("hard") {
-        let used = used.get(name).and_then(Value::as_str).unwrap_or("0");
-        let line = format!("{name}: {used}/{}", hard.as_str().unwrap_or_default());
-        if name.starts_with("limits.") { limits.push(line) } else { requests.push(line) }
-    }
-    vec![subject.name().into(), requests.join(", ").into(), limits.join(", ").into(), subject.age().into()]
+fn subjects(binding: &Subject, kind: &str) -> Value {
+    let subjects = binding.list("subjects").iter().filter(|s| s.text("kind") == kind);
+    let names = subjects.map(|s| match s.text("namespace") {
+        "" => s.text("name").to_string(),
+        namespace => format!("{namespace}/{}", s.text("name")),
+    });
+    names.collect::<Vec<_>>().join(", ").into()
 }
 
-fn component_status(subject: &Subject) -> Vec<Value> {
-    let healthy = subject.object.items("conditions").iter().find(|c| c.text("type") == "Healthy");
-    let state = match healthy.map(|c| c.text("status")) {
-        Some("True") => "Healthy",
-        Some(_) => "Unhealthy",
-        None => "Unknown",
-    };
-    let said = |field: &str| healthy.map(|c| c.text(field)).unwrap_or_default();
-    vec![subject.name().into(), state.into(), said("message").into(), said("error").into()]
-}
-
-fn role_binding(subject: &Subject) -> Vec<Value> {
-    let role = subject.object.get("roleRef").unwrap_or(&Value::Null);
-    let of_kind = |kind: &str| {
-        let subjects = subject.object.items("subjects").iter().filter(|s| s.text("kind") == kind);
-        let names: Vec<String> = subjects
-            .map(|s| match s.text("namespace") {
-                "" => s.text("name").to_string(),
-                namespace => format!("{namespace}/{}", s.text("name")),
-            })
-            .collect();
-        names.join(", ")
-    };
-    vec![
-        subject.name().into(),
-        format!("{}/{}", role.text("kind"), role.text("name")).into(),
-        subject.age().into(),
-        of_kind("User").into(),
-        of_kind("Group").into(),
-        of_kind("ServiceAccount").into(),
-    ]
-}
-
-fn signing_request(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let has = |kind: &str| status.items("conditions").iter().any(|c| c.text("type") == kind);
+fn signing_state(subject: &Subject) -> Value {
+    let has = |kind: &str| subject.condition(kind).is_some();
     let mut state = match (has("Denied"), has("Approved")) {
         (true, _) => "Denied",
         (_, true) => "Approved",
@@ -234,118 +221,34 @@ fn signing_request(subject: &Subject) -> Vec<Value> {
     if has("Failed") {
         state.push_str(",Failed");
     }
-    if !status.text("certificate").is_empty() {
+    if !subject.str("status.certificate").is_empty() {
         state.push_str(",Issued");
     }
-    let duration = spec.int("expirationSeconds").map_or("<none>".to_string(), humanize::duration);
-    vec![
-        subject.name().into(),
-        subject.age().into(),
-        or_none(spec.text("signerName")).into(),
-        spec.text("username").into(),
-        duration.into(),
-        state.into(),
-    ]
+    state.into()
 }
 
-fn lease(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.spec().text("holderIdentity").into(), subject.age().into()]
+fn given(subject: &Subject, path: &str) -> Value {
+    match subject.at(path) {
+        Value::Null => "<none>".into(),
+        other => other.clone(),
+    }
 }
 
-fn priority_class(subject: &Subject) -> Vec<Value> {
-    vec![
-        subject.name().into(),
-        count(subject.object, "value").into(),
-        subject.object.flag("globalDefault").into(),
-        subject.age().into(),
-        subject.object.text("preemptionPolicy").into(),
-    ]
+fn parameter_kind(subject: &Subject) -> Value {
+    match subject.spec().at("paramKind") {
+        Some(kind) => format!("{}/{}", kind.text("apiVersion"), kind.text("kind")).into(),
+        None => "<unset>".into(),
+    }
 }
 
-fn runtime_class(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.object.text("handler").into(), subject.age().into()]
-}
-
-fn flow_schema(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let method = spec.get("distinguisherMethod").unwrap_or(&Value::Null).text("type");
-    let dangling = subject.status().items("conditions").iter().find(|c| c.text("type") == "Dangling");
-    vec![
-        subject.name().into(),
-        spec.get("priorityLevelConfiguration").unwrap_or(&Value::Null).text("name").into(),
-        count(spec, "matchingPrecedence").into(),
-        or_none(method).into(),
-        subject.age().into(),
-        dangling.map_or("?", |c| c.text("status")).into(),
-    ]
-}
-
-fn priority_level(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let none = Value::from("<none>");
-    let limited = spec.get("limited").unwrap_or(&Value::Null);
-    let queuing = limited.dig(&["limitResponse", "queuing"]).unwrap_or(&Value::Null);
-    let number = |parent: &Value, field: &str| parent.at(field).cloned().unwrap_or(none.clone());
-    vec![
-        subject.name().into(),
-        spec.text("type").into(),
-        number(limited, "nominalConcurrencyShares"),
-        number(queuing, "queues"),
-        number(queuing, "handSize"),
-        number(queuing, "queueLengthLimit"),
-        subject.age().into(),
-    ]
-}
-
-fn webhooks(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.object.items("webhooks").len().into(), subject.age().into()]
-}
-
-fn policy(subject: &Subject, list: &str) -> Vec<Value> {
-    let kind = subject.spec().at("paramKind").map(|k| format!("{}/{}", k.text("apiVersion"), k.text("kind")));
-    vec![
-        subject.name().into(),
-        subject.spec().items(list).len().into(),
-        kind.unwrap_or("<unset>".to_string()).into(),
-        subject.age().into(),
-    ]
-}
-
-fn validating_policy(subject: &Subject) -> Vec<Value> {
-    policy(subject, "validations")
-}
-
-fn mutating_policy(subject: &Subject) -> Vec<Value> {
-    policy(subject, "mutations")
-}
-
-fn policy_binding(subject: &Subject) -> Vec<Value> {
-    let reference = subject.spec().at("paramRef").map(|reference| {
-        match (reference.text("name"), reference.text("namespace")) {
-            ("", _) => LabelSelector::from_object(reference.at("selector"))
-                .map(|s| s.to_string())
-                .unwrap_or_default(),
-            (name, "") => format!("*/{name}"),
-            (name, namespace) => format!("{namespace}/{name}"),
+fn parameter_reference(subject: &Subject) -> Value {
+    let Some(reference) = subject.spec().at("paramRef") else { return "<unset>".into() };
+    match (reference.text("name"), reference.text("namespace")) {
+        ("", _) => {
+            let selector = LabelSelector::from_object(reference.at("selector"));
+            selector.map(|s| s.to_string()).unwrap_or_default().into()
         }
-    });
-    vec![
-        subject.name().into(),
-        subject.spec().text("policyName").into(),
-        reference.unwrap_or("<unset>".to_string()).into(),
-        subject.age().into(),
-    ]
-}
-
-fn api_service(subject: &Subject) -> Vec<Value> {
-    let service = subject.spec().at("service");
-    let service =
-        service.map_or("Local".to_string(), |s| format!("{}/{}", s.text("namespace"), s.text("name")));
-    let condition = subject.status().items("conditions").iter().find(|c| c.text("type") == "Available");
-    let available = match condition {
-        Some(c) if c.text("status") == "True" => "True".to_string(),
-        Some(c) => format!("{} ({})", c.text("status"), c.text("reason")),
-        None => String::new(),
-    };
-    vec![subject.name().into(), service.into(), available.into(), subject.age().into()]
+        (name, "") => format!("*/{name}").into(),
+        (name, namespace) => format!("{namespace}/{name}").into(),
+    }
 }

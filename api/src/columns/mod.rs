@@ -17,41 +17,53 @@ use serde_json::{Value, json};
 
 use crate::{CustomVersion, Row, ServedVersion, convert, field::Look, humanize};
 
-/// One column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One column, and what it shows of an object.
+#[derive(Clone, Copy, Debug)]
 struct Column {
     name: &'static str,
     column_type: &'static str,
     format: &'static str,
     priority: u8,
+    cell: Cell,
 }
 
-const fn column(name: &'static str, column_type: &'static str, priority: u8) -> Column {
-    Column { name, column_type, format: "", priority }
+type Cell = fn(&Subject) -> Value;
+
+const fn column(name: &'static str, column_type: &'static str, priority: u8, cell: Cell) -> Column {
+    Column { name, column_type, format: "", priority, cell }
 }
 
-const fn text(name: &'static str) -> Column {
-    column(name, "string", 0)
+const fn text(name: &'static str, cell: Cell) -> Column {
+    column(name, "string", 0, cell)
 }
 
-const fn integer(name: &'static str) -> Column {
-    column(name, "integer", 0)
+const fn integer(name: &'static str, cell: Cell) -> Column {
+    column(name, "integer", 0, cell)
 }
 
-const fn boolean(name: &'static str) -> Column {
-    column(name, "boolean", 0)
+const fn boolean(name: &'static str, cell: Cell) -> Column {
+    column(name, "boolean", 0, cell)
 }
 
 /// For wide output only.
-const fn wide(name: &'static str) -> Column {
-    column(name, "string", 1)
+const fn wide(name: &'static str, cell: Cell) -> Column {
+    column(name, "string", 1, cell)
 }
 
-const NAME: Column = Column { name: "Name", column_type: "string", format: "name", priority: 0 };
-const AGE: Column = text("Age");
+/// Names the object.
+const fn named(priority: u8, cell: Cell) -> Column {
+    Column { name: "Name", column_type: "string", format: "name", priority, cell }
+}
 
-/// The columns of a kind and how to fill them.
-type Kind = (&'static [Column], fn(&Subject) -> Vec<Value>);
+const NAME: Column = named(0, |s| s.name().into());
+const AGE: Column = text("Age", |s| s.since(s.str("metadata.creationTimestamp")).into());
+
+/// The columns of a kind.
+type Kind = &'static [Column];
+
+fn fill(kind: Kind, subject: &Subject) -> Vec<Value> {
+    kind.iter().map(|column| (column.cell)(subject)).collect()
+}
 
 /// An object whose cells are made.
 struct Subject<'a> {
@@ -61,25 +73,67 @@ struct Subject<'a> {
 
 static NULL: Value = Value::Null;
 
+/// Where the fields of a dotted path lead, or null.
+fn at<'a>(value: &'a Value, path: &str) -> &'a Value {
+    path.split('.').try_fold(value, |value, name| value.get(name)).unwrap_or(&NULL)
+}
+
 impl<'a> Subject<'a> {
     fn name(&self) -> &'a str {
-        self.metadata().text("name")
+        self.str("metadata.name")
     }
 
-    fn metadata(&self) -> &'a Value {
-        self.object.get("metadata").unwrap_or(&NULL)
+    fn at(&self, path: &str) -> &'a Value {
+        at(self.object, path)
     }
 
     fn spec(&self) -> &'a Value {
-        self.object.get("spec").unwrap_or(&NULL)
+        self.at("spec")
     }
 
     fn status(&self) -> &'a Value {
-        self.object.get("status").unwrap_or(&NULL)
+        self.at("status")
     }
 
-    fn age(&self) -> String {
-        self.since(self.metadata().text("creationTimestamp"))
+    fn str(&self, path: &str) -> &'a str {
+        self.at(path).as_str().unwrap_or_default()
+    }
+
+    /// The elements of a list.
+    fn list(&self, path: &str) -> &'a [Value] {
+        self.at(path).as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn annotation(&self, key: &str) -> &'a str {
+        self.at("metadata.annotations").text(key)
+    }
+
+    fn condition(&self, kind: &str) -> Option<&'a Value> {
+        self.list("status.conditions").iter().find(|c| c.text("type") == kind)
+    }
+
+    /// A cell with the text at a path.
+    fn text(&self, path: &str) -> Value {
+        self.str(path).into()
+    }
+
+    /// A cell with the text at a path, or what stands for none.
+    fn or_none(&self, path: &str) -> Value {
+        or_none(self.str(path)).into()
+    }
+
+    /// A cell with the number at a path, 0 when absent.
+    fn count(&self, path: &str) -> Value {
+        self.number(path).into()
+    }
+
+    fn number(&self, path: &str) -> i64 {
+        self.at(path).as_i64().unwrap_or_default()
+    }
+
+    /// A cell that says whether something is so.
+    fn flag(&self, path: &str) -> Value {
+        self.at(path).as_bool().unwrap_or_default().into()
     }
 
     /// How long ago; an empty time is unknown.
@@ -141,9 +195,9 @@ impl Columns<'_> {
     /// The cells of one object in this version.
     pub fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         match &self.source {
-            Source::BuiltIn((_, fill)) => {
+            Source::BuiltIn(kind) => {
                 let stored = self.in_storage_version(object);
-                fill(&Subject { object: &stored, now })
+                fill(kind, &Subject { object: &stored, now })
             }
             Source::Custom(version) => custom::cells(version, &Subject { object, now }),
             Source::Plain => {
@@ -156,7 +210,7 @@ impl Columns<'_> {
     /// `columnDefinitions`
     pub fn definitions(&self) -> Value {
         match &self.source {
-            Source::BuiltIn((columns, _)) => columns
+            Source::BuiltIn(columns) => columns
                 .iter()
                 .map(|c| {
                     json!({
@@ -183,11 +237,7 @@ impl Columns<'_> {
     }
 }
 
-fn age_only(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.age().into()]
-}
-
-const AGE_ONLY: Kind = (&[NAME, AGE], age_only);
+const AGE_ONLY: Kind = &[NAME, AGE];
 
 /// The columns of a built-in kind.
 #[rustfmt::skip]

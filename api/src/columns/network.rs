@@ -2,42 +2,81 @@
 
 use serde_json::Value;
 
-use super::{AGE, Kind, NAME, Subject, or_none, shortened, text, wide, workload};
+use super::{AGE, Kind, NAME, Subject, named, or_none, shortened, text, wide, workload};
 use crate::field::Look;
 
 const LISTED_MAX: usize = 3;
 
-pub(super) const SERVICE: Kind = (
-    &[NAME, text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), AGE, wide("Selector")],
-    service,
-);
-pub(super) const ENDPOINTS: Kind = (&[NAME, text("Endpoints"), AGE], endpoints);
-pub(super) const ENDPOINT_SLICE: Kind =
-    (&[NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE], endpoint_slice);
-pub(super) const INGRESS: Kind =
-    (&[NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE], ingress);
-pub(super) const INGRESS_CLASS: Kind = (&[NAME, text("Controller"), text("Parameters"), AGE], ingress_class);
-pub(super) const NETWORK_POLICY: Kind = (&[NAME, text("Pod-Selector"), AGE], network_policy);
-pub(super) const SERVICE_CIDR: Kind = (&[NAME, text("CIDRs"), AGE], service_cidr);
-pub(super) const IP_ADDRESS: Kind = (&[NAME, text("ParentRef")], ip_address);
+pub(super) const SERVICE: Kind = &[
+    NAME,
+    text("Type", |s| s.text("spec.type")),
+    text("Cluster-IP", |s| {
+        let first = s.list("spec.clusterIPs").first().and_then(Value::as_str);
+        or_none(first.unwrap_or(s.str("spec.clusterIP"))).into()
+    }),
+    text("External-IP", |s| external_address(s).into()),
+    text("Port(s)", |s| {
+        let ports: Vec<String> = s.list("spec.ports").iter().map(service_port).collect();
+        or_none(&ports.join(",")).into()
+    }),
+    AGE,
+    wide("Selector", |s| workload::labels(s.spec(), "selector").into()),
+];
+pub(super) const ENDPOINTS: Kind =
+    &[NAME, text("Endpoints", |s| shortened(&endpoints(s), LISTED_MAX, "<none>").into()), AGE];
+pub(super) const ENDPOINT_SLICE: Kind = &[
+    NAME,
+    text("AddressType", |s| s.text("addressType")),
+    text("Ports", |s| {
+        let ports = s.list("ports").iter();
+        let ports: Vec<String> = ports
+            .map(|port| match (port.int("port"), port.at("name").and_then(Value::as_str)) {
+                (Some(number), _) => number.to_string(),
+                (None, Some(name)) => name.to_string(),
+                (None, None) => "*".to_string(),
+            })
+            .collect();
+        shortened(&ports, LISTED_MAX, "<unset>").into()
+    }),
+    text("Endpoints", |s| {
+        let addresses = s.list("endpoints").iter().flat_map(|endpoint| texts(endpoint, "addresses"));
+        shortened(&addresses.collect::<Vec<_>>(), LISTED_MAX, "<unset>").into()
+    }),
+    AGE,
+];
+pub(super) const INGRESS: Kind = &[
+    NAME,
+    text("Class", |s| s.or_none("spec.ingressClassName")),
+    text("Hosts", |s| {
+        let hosts = s.list("spec.rules").iter().map(|rule| rule.text("host").to_string());
+        shortened(&hosts.filter(|host| !host.is_empty()).collect::<Vec<_>>(), LISTED_MAX, "*").into()
+    }),
+    text("Address", |s| balancer_addresses(s).join(",").into()),
+    text("Ports", |s| if s.list("spec.tls").is_empty() { "80" } else { "80, 443" }.into()),
+    AGE,
+];
+pub(super) const INGRESS_CLASS: Kind = &[
+    named(0, |s| {
+        let is_default = s.annotation("ingressclass.kubernetes.io/is-default-class") == "true";
+        format!("{}{}", s.name(), if is_default { " (default)" } else { "" }).into()
+    }),
+    text("Controller", |s| s.text("spec.controller")),
+    text("Parameters", |s| {
+        let Some(parameters) = s.spec().at("parameters") else { return "<none>".into() };
+        let group = parameters.text("apiGroup");
+        let dot = if group.is_empty() { "" } else { "." };
+        format!("{}{dot}{group}/{}", parameters.text("kind"), parameters.text("name")).into()
+    }),
+    AGE,
+];
+pub(super) const NETWORK_POLICY: Kind =
+    &[NAME, text("Pod-Selector", |s| workload::selector(s.spec().at("podSelector")).into()), AGE];
+pub(super) const SERVICE_CIDR: Kind =
+    &[NAME, text("CIDRs", |s| texts(s.spec(), "cidrs").join(",").into()), AGE];
+pub(super) const IP_ADDRESS: Kind = &[NAME, text("ParentRef", |s| or_none(&parent(s)).into())];
 
 fn texts(parent: &Value, field: &str) -> Vec<String> {
     parent.items(field).iter().filter_map(Value::as_str).map(str::to_string).collect()
-}
-
-fn service(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let ports: Vec<String> = spec.items("ports").iter().map(service_port).collect();
-    let address = spec.items("clusterIPs").first().and_then(Value::as_str).unwrap_or(spec.text("clusterIP"));
-    vec![
-        subject.name().into(),
-        spec.text("type").into(),
-        or_none(address).into(),
-        external_address(spec, subject.status()).into(),
-        or_none(&ports.join(",")).into(),
-        subject.age().into(),
-        workload::labels(spec, "selector").into(),
-    ]
 }
 
 fn service_port(port: &Value) -> String {
@@ -48,24 +87,23 @@ fn service_port(port: &Value) -> String {
     }
 }
 
-fn external_address(spec: &Value, status: &Value) -> String {
-    let external = texts(spec, "externalIPs");
-    match spec.text("type") {
+fn external_address(subject: &Subject) -> String {
+    let external = texts(subject.spec(), "externalIPs");
+    match subject.str("spec.type") {
         "ClusterIP" | "NodePort" => or_none(&external.join(",")).to_string(),
         "LoadBalancer" => {
-            let mut all = balancer_addresses(status);
+            let mut all = balancer_addresses(subject);
             all.extend(external);
             if all.is_empty() { "<pending>".to_string() } else { all.join(",") }
         }
-        "ExternalName" => spec.text("externalName").to_string(),
+        "ExternalName" => subject.str("spec.externalName").to_string(),
         _ => "<unknown>".to_string(),
     }
 }
 
-fn balancer_addresses(status: &Value) -> Vec<String> {
-    let ingress = status.get("loadBalancer").unwrap_or(&Value::Null).items("ingress");
+fn balancer_addresses(subject: &Subject) -> Vec<String> {
+    let ingress = subject.list("status.loadBalancer.ingress").iter();
     let mut addresses: Vec<String> = ingress
-        .iter()
         .map(|i| if i.text("ip").is_empty() { i.text("hostname") } else { i.text("ip") }.to_string())
         .filter(|address| !address.is_empty())
         .collect();
@@ -74,9 +112,9 @@ fn balancer_addresses(status: &Value) -> Vec<String> {
     addresses
 }
 
-fn endpoints(subject: &Subject) -> Vec<Value> {
+fn endpoints(subject: &Subject) -> Vec<String> {
     let mut all = Vec::new();
-    for subset in subject.object.items("subsets") {
+    for subset in subject.list("subsets") {
         let addresses = || subset.items("addresses").iter().map(|address| address.text("ip"));
         let ports = subset.items("ports");
         if ports.is_empty() {
@@ -89,90 +127,21 @@ fn endpoints(subject: &Subject) -> Vec<Value> {
             }));
         }
     }
-    vec![subject.name().into(), shortened(&all, LISTED_MAX, "<none>").into(), subject.age().into()]
+    all
 }
 
-fn endpoint_slice(subject: &Subject) -> Vec<Value> {
-    let ports: Vec<String> = subject
-        .object
-        .items("ports")
-        .iter()
-        .map(|port| match (port.int("port"), port.at("name").and_then(Value::as_str)) {
-            (Some(number), _) => number.to_string(),
-            (None, Some(name)) => name.to_string(),
-            (None, None) => "*".to_string(),
-        })
-        .collect();
-    let addresses: Vec<String> =
-        subject.object.items("endpoints").iter().flat_map(|endpoint| texts(endpoint, "addresses")).collect();
-    vec![
-        subject.name().into(),
-        subject.object.text("addressType").into(),
-        shortened(&ports, LISTED_MAX, "<unset>").into(),
-        shortened(&addresses, LISTED_MAX, "<unset>").into(),
-        subject.age().into(),
-    ]
-}
-
-fn ingress(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let hosts: Vec<String> = spec
-        .items("rules")
-        .iter()
-        .map(|rule| rule.text("host").to_string())
-        .filter(|host| !host.is_empty())
-        .collect();
-    let ports = if spec.items("tls").is_empty() { "80" } else { "80, 443" };
-    vec![
-        subject.name().into(),
-        or_none(spec.text("ingressClassName")).into(),
-        shortened(&hosts, LISTED_MAX, "*").into(),
-        balancer_addresses(subject.status()).join(",").into(),
-        ports.into(),
-        subject.age().into(),
-    ]
-}
-
-fn ingress_class(subject: &Subject) -> Vec<Value> {
-    let key = "ingressclass.kubernetes.io/is-default-class";
-    let is_default = subject.metadata().dig(&["annotations", key]).is_some_and(|value| value == "true");
-    let suffix = if is_default { " (default)" } else { "" };
-    let parameters = subject.spec().at("parameters").map(|parameters| {
-        let group = parameters.text("apiGroup");
-        let kind = parameters.text("kind");
-        let kind = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
-        format!("{kind}/{}", parameters.text("name"))
-    });
-    vec![
-        format!("{}{suffix}", subject.name()).into(),
-        subject.spec().text("controller").into(),
-        or_none(&parameters.unwrap_or_default()).into(),
-        subject.age().into(),
-    ]
-}
-
-fn network_policy(subject: &Subject) -> Vec<Value> {
-    let selector = workload::selector(subject.spec().at("podSelector"));
-    vec![subject.name().into(), selector.into(), subject.age().into()]
-}
-
-fn service_cidr(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), texts(subject.spec(), "cidrs").join(",").into(), subject.age().into()]
-}
-
-fn ip_address(subject: &Subject) -> Vec<Value> {
-    let parent = subject.spec().at("parentRef").map(|parent| {
-        let parts = [parent.text("resource"), parent.text("namespace"), parent.text("name")];
-        let mut kept: Vec<String> = parts.iter().filter(|p| !p.is_empty()).map(ToString::to_string).collect();
-        if let (Some(first), group) = (kept.first_mut(), parent.text("group"))
-            && !group.is_empty()
-        {
-            first.push('.');
-            first.push_str(group);
-        }
-        kept.join("/")
-    });
-    vec![subject.name().into(), or_none(&parent.unwrap_or_default()).into()]
+/// `services/default/web`
+fn parent(subject: &Subject) -> String {
+    let field = |name: &str| subject.at("spec.parentRef").text(name);
+    let parts = ["resource", "namespace", "name"].map(field);
+    let mut kept: Vec<String> = parts.iter().filter(|p| !p.is_empty()).map(ToString::to_string).collect();
+    if let Some(first) = kept.first_mut()
+        && !field("group").is_empty()
+    {
+        first.push('.');
+        first.push_str(field("group"));
+    }
+    kept.join("/")
 }
 
 #[cfg(test)]
@@ -180,7 +149,7 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    use super::*;
+    use super::{super::fill, *};
 
     #[test]
     fn services_should_show_where_they_answer() {
@@ -190,7 +159,7 @@ mod tests {
                 "ports": [{"port": 80, "nodePort": 30080, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}],
                 "selector": {"app": "web"}}});
         assert_eq!(
-            service(&Subject { object: &object, now }),
+            fill(SERVICE, &Subject { object: &object, now }),
             ["web", "NodePort", "10.96.0.5", "<none>", "80:30080/TCP,53/UDP", "10m", "app=web"]
         );
     }
@@ -201,7 +170,7 @@ mod tests {
         let object = json!({"metadata": {"name": "web"}, "subsets": [{"ports": [{"port": 80}],
             "addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}, {"ip": "10.0.0.3"}, {"ip": "10.0.0.4"}]}]});
         assert_eq!(
-            endpoints(&Subject { object: &object, now })[1],
+            fill(ENDPOINTS, &Subject { object: &object, now })[1],
             "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80 + 1 more..."
         );
     }

@@ -2,26 +2,37 @@
 
 use serde_json::Value;
 
-use super::{AGE, Kind, NAME, Subject, count, or_none, text, wide, workload::containers_and_images};
+use super::{AGE, Kind, NAME, Subject, count, or_none, text, wide, workload::containers_of};
 use crate::field::Look;
 
-pub(super) const POD: Kind = (
-    &[
-        NAME,
-        text("Ready"),
-        text("Status"),
-        text("Restarts"),
-        AGE,
-        wide("IP"),
-        wide("Node"),
-        wide("Nominated Node"),
-        wide("Readiness Gates"),
-    ],
-    pod,
-);
+pub(super) const POD: Kind = &[
+    NAME,
+    text("Ready", |s| {
+        let state = state(s);
+        format!("{}/{}", state.ready, state.total).into()
+    }),
+    text("Status", |s| state(s).reason.into()),
+    text("Restarts", |s| match state(s) {
+        State { restarts: 0, .. } => "0".into(),
+        State { restarts, last_restart: "", .. } => restarts.to_string().into(),
+        State { restarts, last_restart, .. } => format!("{restarts} ({} ago)", s.since(last_restart)).into(),
+    }),
+    AGE,
+    wide("IP", |s| {
+        let first = s.list("status.podIPs").first();
+        or_none(first.map_or(s.str("status.podIP"), |ip| ip.text("ip"))).into()
+    }),
+    wide("Node", |s| s.or_none("spec.nodeName")),
+    wide("Nominated Node", |s| s.or_none("status.nominatedNodeName")),
+    wide("Readiness Gates", |s| readiness_gates(s).into()),
+];
 
-pub(super) const POD_TEMPLATE: Kind =
-    (&[NAME, text("Containers"), text("Images"), text("Pod Labels")], pod_template);
+pub(super) const POD_TEMPLATE: Kind = &[
+    NAME,
+    text("Containers", |s| containers_of(s, "template.spec", "name")),
+    text("Images", |s| containers_of(s, "template.spec", "image")),
+    text("Pod Labels", |s| super::workload::labels(s.at("template.metadata"), "labels").into()),
+];
 
 /// What a pass over the containers' states found.
 struct State<'a> {
@@ -30,27 +41,6 @@ struct State<'a> {
     last_restart: &'a str,
     ready: i64,
     total: i64,
-}
-
-fn pod(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let state = state(subject);
-    let mut restarts = state.restarts.to_string();
-    if state.restarts != 0 && !state.last_restart.is_empty() {
-        restarts = format!("{restarts} ({} ago)", subject.since(state.last_restart));
-    }
-    let address = status.items("podIPs").first().map_or(status.text("podIP"), |ip| ip.text("ip"));
-    vec![
-        subject.name().into(),
-        format!("{}/{}", state.ready, state.total).into(),
-        state.reason.into(),
-        restarts.into(),
-        subject.age().into(),
-        or_none(address).into(),
-        or_none(spec.text("nodeName")).into(),
-        or_none(status.text("nominatedNodeName")).into(),
-        readiness_gates(spec, status).into(),
-    ]
 }
 
 /// The word that `get pods` shows as status.
@@ -77,7 +67,7 @@ fn state<'a>(subject: &Subject<'a>) -> State<'a> {
         state.last_restart = sidecars.last_restart;
         containers(&mut state, status);
     }
-    if subject.metadata().at("deletionTimestamp").is_some() {
+    if !subject.at("metadata.deletionTimestamp").is_null() {
         if status.text("reason") == "NodeLost" {
             state.reason = "Unknown".to_string();
         } else if !["Succeeded", "Failed"].contains(&phase) {
@@ -177,24 +167,16 @@ fn containers<'a>(state: &mut State<'a>, status: &'a Value) {
     }
 }
 
-fn readiness_gates(spec: &Value, status: &Value) -> String {
-    let gates = spec.items("readinessGates");
+fn readiness_gates(subject: &Subject) -> String {
+    let gates = subject.list("spec.readinessGates");
     if gates.is_empty() {
         return "<none>".to_string();
     }
     let is_open = |gate: &&Value| {
-        let conditions = status.items("conditions").iter();
-        let mut matching = conditions.filter(|c| c.text("type") == gate.text("conditionType"));
-        matching.next().is_some_and(|c| c.text("status") == "True")
+        let condition = subject.condition(gate.text("conditionType"));
+        condition.is_some_and(|c| c.text("status") == "True")
     };
     format!("{}/{}", gates.iter().filter(is_open).count(), gates.len())
-}
-
-fn pod_template(subject: &Subject) -> Vec<Value> {
-    let template = subject.object.get("template").unwrap_or(&Value::Null);
-    let (names, images) = containers_and_images(template.get("spec").unwrap_or(&Value::Null));
-    let labels = template.get("metadata").unwrap_or(&Value::Null);
-    vec![subject.name().into(), names.into(), images.into(), super::workload::labels(labels, "labels").into()]
 }
 
 #[cfg(test)]
@@ -202,11 +184,11 @@ mod tests {
     use jiff::Timestamp;
     use serde_json::json;
 
-    use super::*;
+    use super::{super::fill, *};
 
     fn shown(object: &Value) -> Vec<String> {
         let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
-        pod(&Subject { object, now })
+        fill(POD, &Subject { object, now })
             .iter()
             .take(5)
             .map(|cell| cell.as_str().unwrap_or_default().to_string())

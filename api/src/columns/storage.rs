@@ -2,70 +2,98 @@
 
 use serde_json::Value;
 
-use super::{AGE, Kind, NAME, Subject, boolean, integer, or_none, text, wide};
+use super::{AGE, Column, Kind, NAME, Subject, boolean, integer, named, or_none, text, wide};
 use crate::field::Look;
 
 const UNSET: &str = "<unset>";
 
-pub(super) const VOLUME: Kind = (
-    &[
-        NAME,
-        text("Capacity"),
-        text("Access Modes"),
-        text("Reclaim Policy"),
-        text("Status"),
-        text("Claim"),
-        text("StorageClass"),
-        text("VolumeAttributesClass"),
-        text("Reason"),
-        AGE,
-        wide("VolumeMode"),
-    ],
-    volume,
-);
-pub(super) const CLAIM: Kind = (
-    &[
-        NAME,
-        text("Status"),
-        text("Volume"),
-        text("Capacity"),
-        text("Access Modes"),
-        text("StorageClass"),
-        text("VolumeAttributesClass"),
-        AGE,
-        wide("VolumeMode"),
-    ],
-    claim,
-);
-pub(super) const CLASS: Kind = (
-    &[
-        NAME,
-        text("Provisioner"),
-        text("ReclaimPolicy"),
-        text("VolumeBindingMode"),
-        text("AllowVolumeExpansion"),
-        AGE,
-    ],
-    class,
-);
-pub(super) const ATTRIBUTES_CLASS: Kind = (&[NAME, text("DriverName"), AGE], attributes_class);
-pub(super) const ATTACHMENT: Kind =
-    (&[NAME, text("Attacher"), text("PV"), text("Node"), boolean("Attached"), AGE], attachment);
-pub(super) const DRIVER: Kind = (
-    &[
-        NAME,
-        boolean("AttachRequired"),
-        boolean("PodInfoOnMount"),
-        boolean("StorageCapacity"),
-        text("TokenRequests"),
-        boolean("RequiresRepublish"),
-        text("Modes"),
-        AGE,
-    ],
-    driver,
-);
-pub(super) const NODE: Kind = (&[NAME, integer("Drivers"), AGE], node);
-pub(super) const CAPACITY: Kind = (&[NAME, text("StorageClassName"), text("Capacity")], capacity);
+pub(super) const VOLUME: Kind = &[
+    NAME,
+    text("Capacity", |s| s.at("spec.capacity.storage").as_str().unwrap_or("0").into()),
+    text("Access Modes", |s| access_modes(s.spec()).into()),
+    text("Reclaim Policy", |s| s.text("spec.persistentVolumeReclaimPolicy")),
+    text("Status", phase),
+    text("Claim", |s| match s.spec().at("claimRef") {
+        Some(claim) => format!("{}/{}", claim.text("namespace"), claim.text("name")).into(),
+        None => "".into(),
+    }),
+    CLASS_NAME,
+    ATTRIBUTES,
+    text("Reason", |s| s.text("status.reason")),
+    AGE,
+    MODE,
+];
+pub(super) const CLAIM: Kind = &[
+    NAME,
+    text("Status", phase),
+    text("Volume", |s| s.text("spec.volumeName")),
+    text("Capacity", |s| {
+        let size = s.at("status.capacity.storage").as_str().unwrap_or("0");
+        if is_bound(s) { size.into() } else { "".into() }
+    }),
+    text("Access Modes", |s| if is_bound(s) { access_modes(s.status()).into() } else { "".into() }),
+    CLASS_NAME,
+    ATTRIBUTES,
+    AGE,
+    MODE,
+];
+pub(super) const CLASS: Kind = &[
+    named(0, |s| {
+        let keys = [
+            "storageclass.kubernetes.io/is-default-class",
+            "storageclass.beta.kubernetes.io/is-default-class",
+        ];
+        let is_default = keys.iter().any(|key| s.annotation(key) == "true");
+        format!("{}{}", s.name(), if is_default { " (default)" } else { "" }).into()
+    }),
+    text("Provisioner", |s| s.text("provisioner")),
+    text("ReclaimPolicy", |s| s.at("reclaimPolicy").as_str().unwrap_or("Delete").into()),
+    text("VolumeBindingMode", |s| s.at("volumeBindingMode").as_str().unwrap_or("Immediate").into()),
+    text("AllowVolumeExpansion", |s| s.flag("allowVolumeExpansion")),
+    AGE,
+];
+pub(super) const ATTRIBUTES_CLASS: Kind = &[NAME, text("DriverName", |s| s.text("driverName")), AGE];
+pub(super) const ATTACHMENT: Kind = &[
+    NAME,
+    text("Attacher", |s| s.text("spec.attacher")),
+    text("PV", |s| s.text("spec.source.persistentVolumeName")),
+    text("Node", |s| s.text("spec.nodeName")),
+    boolean("Attached", |s| s.flag("status.attached")),
+    AGE,
+];
+pub(super) const DRIVER: Kind = &[
+    NAME,
+    boolean("AttachRequired", |s| s.at("spec.attachRequired").as_bool().unwrap_or(true).into()),
+    boolean("PodInfoOnMount", |s| s.flag("spec.podInfoOnMount")),
+    boolean("StorageCapacity", |s| s.flag("spec.storageCapacity")),
+    text("TokenRequests", |s| {
+        if s.at("spec.tokenRequests").is_null() {
+            return UNSET.into();
+        }
+        let audiences = s.list("spec.tokenRequests").iter().map(|token| token.text("audience"));
+        audiences.collect::<Vec<_>>().join(",").into()
+    }),
+    boolean("RequiresRepublish", |s| s.flag("spec.requiresRepublish")),
+    text("Modes", |s| {
+        let modes = s.list("spec.volumeLifecycleModes").iter().filter_map(Value::as_str);
+        or_none(&modes.collect::<Vec<_>>().join(",")).into()
+    }),
+    AGE,
+];
+pub(super) const NODE: Kind = &[NAME, integer("Drivers", |s| s.list("spec.drivers").len().into()), AGE];
+pub(super) const CAPACITY: Kind = &[
+    NAME,
+    text("StorageClassName", |s| s.text("storageClassName")),
+    text("Capacity", |s| or_unset(s, "capacity")),
+];
+
+/// The class, from the annotation of old or from the field.
+const CLASS_NAME: Column = text("StorageClass", |s| {
+    let annotation = s.at("metadata.annotations").get("volume.beta.kubernetes.io/storage-class");
+    annotation.and_then(Value::as_str).unwrap_or(s.str("spec.storageClassName")).into()
+});
+const ATTRIBUTES: Column = text("VolumeAttributesClass", |s| or_unset(s, "spec.volumeAttributesClassName"));
+const MODE: Column = wide("VolumeMode", |s| or_unset(s, "spec.volumeMode"));
 
 /// `RWO,ROX`, in a fixed order and each once.
 fn access_modes(parent: &Value) -> String {
@@ -83,123 +111,17 @@ fn access_modes(parent: &Value) -> String {
     short.join(",")
 }
 
-/// The class, from the annotation of old or from the field.
-fn class_name<'a>(subject: &Subject<'a>) -> &'a str {
-    let annotation = subject.metadata().dig(&["annotations", "volume.beta.kubernetes.io/storage-class"]);
-    annotation.and_then(Value::as_str).unwrap_or(subject.spec().text("storageClassName"))
-}
-
-fn phase<'a>(subject: &Subject<'a>) -> &'a str {
-    match subject.metadata().at("deletionTimestamp") {
-        Some(_) => "Terminating",
-        None => subject.status().text("phase"),
+fn phase(subject: &Subject) -> Value {
+    match subject.at("metadata.deletionTimestamp") {
+        Value::Null => subject.text("status.phase"),
+        _ => "Terminating".into(),
     }
 }
 
-fn or_unset<'a>(parent: &'a Value, field: &str) -> &'a str {
-    parent.at(field).and_then(Value::as_str).unwrap_or(UNSET)
+fn is_bound(subject: &Subject) -> bool {
+    !subject.str("spec.volumeName").is_empty()
 }
 
-fn volume(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let size = spec.dig(&["capacity", "storage"]).and_then(Value::as_str).unwrap_or("0");
-    let claim = spec
-        .at("claimRef")
-        .map(|c| format!("{}/{}", c.text("namespace"), c.text("name")))
-        .unwrap_or_default();
-    vec![
-        subject.name().into(),
-        size.into(),
-        access_modes(spec).into(),
-        spec.text("persistentVolumeReclaimPolicy").into(),
-        phase(subject).into(),
-        claim.into(),
-        class_name(subject).into(),
-        or_unset(spec, "volumeAttributesClassName").into(),
-        subject.status().text("reason").into(),
-        subject.age().into(),
-        or_unset(spec, "volumeMode").into(),
-    ]
-}
-
-fn claim(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let is_bound = !spec.text("volumeName").is_empty();
-    let size = status.dig(&["capacity", "storage"]).and_then(Value::as_str).unwrap_or("0");
-    vec![
-        subject.name().into(),
-        phase(subject).into(),
-        spec.text("volumeName").into(),
-        if is_bound { size } else { "" }.into(),
-        if is_bound { access_modes(status) } else { String::new() }.into(),
-        class_name(subject).into(),
-        or_unset(spec, "volumeAttributesClassName").into(),
-        subject.age().into(),
-        or_unset(spec, "volumeMode").into(),
-    ]
-}
-
-fn class(subject: &Subject) -> Vec<Value> {
-    let object = subject.object;
-    let keys =
-        ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-    let is_default =
-        keys.iter().any(|key| subject.metadata().dig(&["annotations", key]).is_some_and(|v| v == "true"));
-    let suffix = if is_default { " (default)" } else { "" };
-    let field = |name: &str, otherwise: &'static str| {
-        object.at(name).and_then(Value::as_str).unwrap_or(otherwise).to_string()
-    };
-    vec![
-        format!("{}{suffix}", subject.name()).into(),
-        object.text("provisioner").into(),
-        field("reclaimPolicy", "Delete").into(),
-        field("volumeBindingMode", "Immediate").into(),
-        object.flag("allowVolumeExpansion").into(),
-        subject.age().into(),
-    ]
-}
-
-fn attributes_class(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.object.text("driverName").into(), subject.age().into()]
-}
-
-fn attachment(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    vec![
-        subject.name().into(),
-        spec.text("attacher").into(),
-        spec.get("source").unwrap_or(&Value::Null).text("persistentVolumeName").into(),
-        spec.text("nodeName").into(),
-        subject.status().flag("attached").into(),
-        subject.age().into(),
-    ]
-}
-
-fn driver(subject: &Subject) -> Vec<Value> {
-    let spec = subject.spec();
-    let modes: Vec<&str> = spec.items("volumeLifecycleModes").iter().filter_map(Value::as_str).collect();
-    let audiences: Vec<&str> = spec.items("tokenRequests").iter().map(|t| t.text("audience")).collect();
-    let tokens = if spec.at("tokenRequests").is_some() { audiences.join(",") } else { UNSET.to_string() };
-    vec![
-        subject.name().into(),
-        spec.at("attachRequired").and_then(Value::as_bool).unwrap_or(true).into(),
-        spec.flag("podInfoOnMount").into(),
-        spec.flag("storageCapacity").into(),
-        tokens.into(),
-        spec.flag("requiresRepublish").into(),
-        or_none(&modes.join(",")).into(),
-        subject.age().into(),
-    ]
-}
-
-fn node(subject: &Subject) -> Vec<Value> {
-    vec![subject.name().into(), subject.spec().items("drivers").len().into(), subject.age().into()]
-}
-
-fn capacity(subject: &Subject) -> Vec<Value> {
-    vec![
-        subject.name().into(),
-        subject.object.text("storageClassName").into(),
-        or_unset(subject.object, "capacity").into(),
-    ]
+fn or_unset(subject: &Subject, path: &str) -> Value {
+    subject.at(path).as_str().unwrap_or(UNSET).into()
 }

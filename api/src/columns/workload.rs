@@ -3,109 +3,130 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{AGE, Kind, NAME, Subject, boolean, count, integer, or_none, text, wide};
+use super::{AGE, Column, Kind, NAME, Subject, boolean, integer, or_none, text, wide};
 use crate::{field::Look, humanize, selector::LabelSelector};
 
-pub(super) const DEPLOYMENT: Kind = (
-    &[
-        NAME,
-        text("Ready"),
-        text("Up-to-date"),
-        text("Available"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
-    deployment,
-);
+const CONTAINERS: Column = wide("Containers", |s| containers_of(s, "spec.template.spec", "name"));
+const IMAGES: Column = wide("Images", |s| containers_of(s, "spec.template.spec", "image"));
+const SELECTOR: Column = wide("Selector", |s| selector(s.spec().at("selector")).into());
+const READY: Column =
+    text("Ready", |s| format!("{}/{}", s.number("status.readyReplicas"), s.number("spec.replicas")).into());
+const DESIRED: Column = integer("Desired", |s| s.count("spec.replicas"));
+const CURRENT: Column = integer("Current", |s| s.count("status.replicas"));
+const ARE_READY: Column = integer("Ready", |s| s.count("status.readyReplicas"));
 
-pub(super) const REPLICA_SET: Kind = (
-    &[
-        NAME,
-        integer("Desired"),
-        integer("Current"),
-        integer("Ready"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
-    replica_set,
-);
+pub(super) const DEPLOYMENT: Kind = &[
+    NAME,
+    READY,
+    text("Up-to-date", |s| s.count("status.updatedReplicas")),
+    text("Available", |s| s.count("status.availableReplicas")),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
 
-pub(super) const REPLICATION_CONTROLLER: Kind = (REPLICA_SET.0, replication_controller);
+pub(super) const REPLICA_SET: Kind = &[NAME, DESIRED, CURRENT, ARE_READY, AGE, CONTAINERS, IMAGES, SELECTOR];
 
-pub(super) const DAEMON_SET: Kind = (
-    &[
-        NAME,
-        integer("Desired"),
-        integer("Current"),
-        integer("Ready"),
-        integer("Up-to-date"),
-        integer("Available"),
-        text("Node Selector"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
-    daemon_set,
-);
+pub(super) const REPLICATION_CONTROLLER: Kind = &[
+    NAME,
+    DESIRED,
+    CURRENT,
+    ARE_READY,
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    wide("Selector", |s| labels(s.spec(), "selector").into()),
+];
 
-pub(super) const STATEFUL_SET: Kind =
-    (&[NAME, text("Ready"), AGE, wide("Containers"), wide("Images")], stateful_set);
+pub(super) const DAEMON_SET: Kind = &[
+    NAME,
+    integer("Desired", |s| s.count("status.desiredNumberScheduled")),
+    integer("Current", |s| s.count("status.currentNumberScheduled")),
+    integer("Ready", |s| s.count("status.numberReady")),
+    integer("Up-to-date", |s| s.count("status.updatedNumberScheduled")),
+    integer("Available", |s| s.count("status.numberAvailable")),
+    text("Node Selector", |s| labels(s.at("spec.template.spec"), "nodeSelector").into()),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
 
-pub(super) const CONTROLLER_REVISION: Kind =
-    (&[NAME, text("Controller"), text("Revision"), AGE], controller_revision);
+pub(super) const STATEFUL_SET: Kind = &[NAME, READY, AGE, CONTAINERS, IMAGES];
 
-pub(super) const JOB: Kind = (
-    &[
-        NAME,
-        text("Status"),
-        text("Completions"),
-        text("Duration"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
-    job,
-);
+pub(super) const CONTROLLER_REVISION: Kind = &[
+    NAME,
+    text("Controller", |s| or_none(&controller(s).unwrap_or_default()).into()),
+    text("Revision", |s| s.count("revision")),
+    AGE,
+];
 
-pub(super) const CRON_JOB: Kind = (
-    &[
-        NAME,
-        text("Schedule"),
-        text("Timezone"),
-        boolean("Suspend"),
-        integer("Active"),
-        text("Last Schedule"),
-        AGE,
-        wide("Containers"),
-        wide("Images"),
-        wide("Selector"),
-    ],
-    cron_job,
-);
+pub(super) const JOB: Kind = &[
+    NAME,
+    text("Status", job_state),
+    text("Completions", |s| {
+        let succeeded = s.number("status.succeeded");
+        match (s.at("spec.completions").as_i64(), s.number("spec.parallelism")) {
+            (Some(wanted), _) => format!("{succeeded}/{wanted}").into(),
+            (None, parallelism) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}").into(),
+            (None, _) => format!("{succeeded}/1").into(),
+        }
+    }),
+    text("Duration", |s| job_duration(s).into()),
+    AGE,
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
+];
 
-pub(super) const AUTOSCALER: Kind = (
-    &[NAME, text("Reference"), text("Targets"), text("MinPods"), text("MaxPods"), text("Replicas"), AGE],
-    autoscaler,
-);
+pub(super) const CRON_JOB: Kind = &[
+    NAME,
+    text("Schedule", |s| s.text("spec.schedule")),
+    text("Timezone", |s| s.or_none("spec.timeZone")),
+    boolean("Suspend", |s| match s.at("spec.suspend") {
+        Value::Null => "<unset>".into(),
+        Value::Bool(true) => "True".into(),
+        _ => "False".into(),
+    }),
+    integer("Active", |s| s.list("status.active").len().into()),
+    text("Last Schedule", |s| match s.str("status.lastScheduleTime") {
+        "" => "<none>".into(),
+        last => s.since(last).into(),
+    }),
+    AGE,
+    wide("Containers", |s| containers_of(s, "spec.jobTemplate.spec.template.spec", "name")),
+    wide("Images", |s| containers_of(s, "spec.jobTemplate.spec.template.spec", "image")),
+    wide("Selector", |s| selector(s.at("spec.jobTemplate.spec").at("selector")).into()),
+];
 
-pub(super) const DISRUPTION_BUDGET: Kind = (
-    &[NAME, text("Min Available"), text("Max Unavailable"), integer("Allowed Disruptions"), AGE],
-    disruption_budget,
-);
+pub(super) const AUTOSCALER: Kind = &[
+    NAME,
+    text("Reference", |s| {
+        format!("{}/{}", s.str("spec.scaleTargetRef.kind"), s.str("spec.scaleTargetRef.name")).into()
+    }),
+    text("Targets", |s| metrics(s.list("spec.metrics"), s.list("status.currentMetrics")).into()),
+    text("MinPods", |s| {
+        let least = s.at("spec.minReplicas").as_i64();
+        least.map_or("<unset>".to_string(), |least| least.to_string()).into()
+    }),
+    text("MaxPods", |s| s.count("spec.maxReplicas")),
+    text("Replicas", |s| s.count("status.currentReplicas")),
+    AGE,
+];
 
-/// The names and the images of a pod spec's containers.
-pub(super) fn containers_and_images(spec: &Value) -> (String, String) {
-    let joined = |field: &str| {
-        let texts: Vec<&str> = spec.items("containers").iter().map(|c| c.text(field)).collect();
-        texts.join(",")
-    };
-    (joined("name"), joined("image"))
+pub(super) const DISRUPTION_BUDGET: Kind = &[
+    NAME,
+    text("Min Available", |s| amount(s, "spec.minAvailable")),
+    text("Max Unavailable", |s| amount(s, "spec.maxUnavailable")),
+    integer("Allowed Disruptions", |s| s.count("status.disruptionsAllowed")),
+    AGE,
+];
+
+/// What the containers of a pod spec say in one of their fields.
+pub(super) fn containers_of(subject: &Subject, spec: &str, field: &str) -> Value {
+    let texts: Vec<&str> = subject.at(spec).items("containers").iter().map(|c| c.text(field)).collect();
+    texts.join(",").into()
 }
 
 /// `a=b,c=d` of a map field.
@@ -125,114 +146,28 @@ pub(super) fn selector(object: Option<&Value>) -> String {
     }
 }
 
-fn template_cells(spec: &Value) -> [Value; 3] {
-    let pod = spec.dig(&["template", "spec"]).unwrap_or(&Value::Null);
-    let (names, images) = containers_and_images(pod);
-    [names.into(), images.into(), selector(spec.at("selector")).into()]
+fn controller(subject: &Subject) -> Option<String> {
+    let owner = subject.list("metadata.ownerReferences").iter().find(|owner| owner.flag("controller"))?;
+    let kind = owner.text("kind").to_lowercase();
+    let group = owner.text("apiVersion").split_once('/').map(|(group, _)| format!(".{group}"));
+    Some(format!("{kind}{}/{}", group.unwrap_or_default(), owner.text("name")))
 }
 
-fn deployment(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let mut cells = vec![
-        subject.name().into(),
-        format!("{}/{}", count(status, "readyReplicas"), count(spec, "replicas")).into(),
-        count(status, "updatedReplicas").into(),
-        count(status, "availableReplicas").into(),
-        subject.age().into(),
-    ];
-    cells.extend(template_cells(spec));
-    cells
-}
-
-fn replica_set(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let mut cells = vec![
-        subject.name().into(),
-        count(spec, "replicas").into(),
-        count(status, "replicas").into(),
-        count(status, "readyReplicas").into(),
-        subject.age().into(),
-    ];
-    cells.extend(template_cells(spec));
-    cells
-}
-
-fn replication_controller(subject: &Subject) -> Vec<Value> {
-    let mut cells = replica_set(subject);
-    if let Some(last) = cells.last_mut() {
-        *last = labels(subject.spec(), "selector").into();
-    }
-    cells
-}
-
-fn daemon_set(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let mut cells = vec![
-        subject.name().into(),
-        count(status, "desiredNumberScheduled").into(),
-        count(status, "currentNumberScheduled").into(),
-        count(status, "numberReady").into(),
-        count(status, "updatedNumberScheduled").into(),
-        count(status, "numberAvailable").into(),
-        labels(spec.dig(&["template", "spec"]).unwrap_or(&Value::Null), "nodeSelector").into(),
-        subject.age().into(),
-    ];
-    cells.extend(template_cells(spec));
-    cells
-}
-
-fn stateful_set(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let [names, images, _] = template_cells(spec);
-    let ready = format!("{}/{}", count(status, "readyReplicas"), count(spec, "replicas"));
-    vec![subject.name().into(), ready.into(), subject.age().into(), names, images]
-}
-
-fn controller_revision(subject: &Subject) -> Vec<Value> {
-    let owners = subject.metadata().items("ownerReferences");
-    let controller = owners.iter().find(|owner| owner.flag("controller")).map(|owner| {
-        let group = owner.text("apiVersion").split_once('/').map(|(group, _)| group);
-        let kind = owner.text("kind").to_lowercase();
-        let kind = group.map_or(kind.clone(), |group| format!("{kind}.{group}"));
-        format!("{kind}/{}", owner.text("name"))
-    });
-    vec![
-        subject.name().into(),
-        or_none(&controller.unwrap_or_default()).into(),
-        count(subject.object, "revision").into(),
-        subject.age().into(),
-    ]
-}
-
-fn job(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let succeeded = count(status, "succeeded");
-    let completions = match (spec.int("completions"), count(spec, "parallelism")) {
-        (Some(wanted), _) => format!("{succeeded}/{wanted}"),
-        (None, parallelism) if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
-        (None, _) => format!("{succeeded}/1"),
-    };
+fn job_state(subject: &Subject) -> Value {
     let has = |kind: &str| {
-        status.items("conditions").iter().any(|c| c.text("type") == kind && c.text("status") == "True")
+        let conditions = subject.list("status.conditions").iter();
+        conditions.filter(|c| c.text("type") == kind).any(|c| c.text("status") == "True")
     };
     let state = if has("Complete") {
         "Complete"
     } else if has("Failed") {
         "Failed"
-    } else if subject.metadata().at("deletionTimestamp").is_some() {
+    } else if !subject.at("metadata.deletionTimestamp").is_null() {
         "Terminating"
     } else {
         ["Suspended", "FailureTarget", "SuccessCriteriaMet"].into_iter().find(|c| has(c)).unwrap_or("Running")
     };
-    let mut cells = vec![
-        subject.name().into(),
-        state.into(),
-        completions.into(),
-        job_duration(subject).into(),
-        subject.age().into(),
-    ];
-    cells.extend(template_cells(spec));
-    cells
+    state.into()
 }
 
 fn job_duration(subject: &Subject) -> String {
@@ -242,57 +177,12 @@ fn job_duration(subject: &Subject) -> String {
     humanize::duration(end.as_second() - start.as_second())
 }
 
-fn cron_job(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let last = status.text("lastScheduleTime");
-    let job = spec.dig(&["jobTemplate", "spec"]).unwrap_or(&Value::Null);
-    let suspend = match spec.at("suspend") {
-        Some(Value::Bool(true)) => "True",
-        Some(_) => "False",
-        None => "<unset>",
-    };
-    let active = i64::try_from(status.items("active").len()).unwrap_or_default();
-    let mut cells = vec![
-        subject.name().into(),
-        spec.text("schedule").into(),
-        or_none(spec.text("timeZone")).into(),
-        suspend.into(),
-        active.into(),
-        if last.is_empty() { "<none>".to_string() } else { subject.since(last) }.into(),
-        subject.age().into(),
-    ];
-    cells.extend(template_cells(job));
-    cells
-}
-
-fn disruption_budget(subject: &Subject) -> Vec<Value> {
-    let amount = |field: &str| match subject.spec().at(field) {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => "N/A".to_string(),
-    };
-    vec![
-        subject.name().into(),
-        amount("minAvailable").into(),
-        amount("maxUnavailable").into(),
-        count(subject.status(), "disruptionsAllowed").into(),
-        subject.age().into(),
-    ]
-}
-
-fn autoscaler(subject: &Subject) -> Vec<Value> {
-    let (spec, status) = (subject.spec(), subject.status());
-    let target = spec.get("scaleTargetRef").unwrap_or(&Value::Null);
-    let least = spec.int("minReplicas").map_or("<unset>".to_string(), |least| least.to_string());
-    vec![
-        subject.name().into(),
-        format!("{}/{}", target.text("kind"), target.text("name")).into(),
-        metrics(spec.items("metrics"), status.items("currentMetrics")).into(),
-        least.into(),
-        count(spec, "maxReplicas").into(),
-        count(status, "currentReplicas").into(),
-        subject.age().into(),
-    ]
+fn amount(subject: &Subject, path: &str) -> Value {
+    match subject.at(path) {
+        Value::Null => "N/A".into(),
+        Value::String(text) => text.as_str().into(),
+        other => other.to_string().into(),
+    }
 }
 
 /// `cpu: 12%/80%, memory: 100Mi/200Mi + 1 more...`
@@ -349,7 +239,7 @@ fn metric(spec: &Value, status: Option<&Value>) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::fill, *};
 
     #[test]
     fn jobs_should_show_how_far_they_are() {
@@ -359,7 +249,7 @@ mod tests {
                 "template": {"spec": {"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "k"}]}}},
             "status": {"succeeded": 1, "startTime": "2026-01-01T00:08:00Z"}});
         assert_eq!(
-            job(&Subject { object: &object, now }),
+            fill(JOB, &Subject { object: &object, now }),
             ["j", "Running", "1/3", "2m", "2m", "c,d", "i,k", "a=b"]
         );
     }
