@@ -31,10 +31,8 @@ pub struct Source<'a> {
     pub custom_schema: &'a dyn Fn(&Row, &ServedVersion) -> Option<Value>,
 }
 
-/// The media type by which clients ask for [`v2_protobuf`].
-pub const V2_PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-/// The content type of [`v2_protobuf`]; clients may ask for this one too. The other is no valid media type: an `@` must
-/// not be in it, and clients that parse the answer's type fail on it.
+/// The content type of [`v2_protobuf`]. Clients also ask for it with an `@` before the second version, which must not be
+/// in a media type: those that parse the answer's type fail on it.
 pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The whole API as Swagger 2.0, in JSON.
@@ -45,13 +43,6 @@ pub fn v2_json(source: &Source<'_>) -> Vec<u8> {
 /// The whole API as Swagger 2.0, as the protobuf message `openapi.v2.Document`.
 pub fn v2_protobuf(source: &Source<'_>) -> Vec<u8> {
     v2::protobuf(source)
-}
-
-/// The paths below `/openapi/v3/` at which there is a document: `api/v1`, `apis/apps/v1`.
-pub fn v3_paths(source: &Source<'_>) -> Vec<String> {
-    let mut paths: Vec<String> = served(source).into_iter().map(root_of).collect();
-    paths.dedup();
-    paths
 }
 
 /// One group and version as OpenAPI 3.0, in JSON; `None` when nothing is served in it.

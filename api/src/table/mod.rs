@@ -55,11 +55,6 @@ impl ResourceTable {
         self.by_plural.get(plural)?.iter().find(|row| row.served.iter().any(|s| s.group == group))
     }
 
-    /// The row that serves the kind in any version of the group.
-    pub fn group_kind(&self, group: &str, kind: &str) -> Option<&Arc<Row>> {
-        self.by_kind.get(kind)?.iter().find(|row| row.served.iter().any(|s| s.group == group))
-    }
-
     /// What a user means by a plural, singular or short name, or `name.group`: the first row that answers to it.
     pub fn named(&self, name: &str) -> Option<&Arc<Row>> {
         let (resource, group) = match name.split_once('.') {
@@ -113,12 +108,6 @@ impl ResourceTable {
         Self::from_rows(rows)
     }
 
-    /// This table without a row.
-    #[must_use]
-    pub fn without_row(&self, group: &str, plural: &str) -> Self {
-        Self::from_rows(self.without(group, plural))
-    }
-
     fn without(&self, group: &str, plural: &str) -> Vec<Arc<Row>> {
         self.rows.iter().filter(|r| r.group() != group || r.plural != plural).cloned().collect()
     }
@@ -166,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_should_come_and_go_without_touching_others() {
+    fn rows_should_come_without_touching_others() {
         let table = ResourceTable::built_in();
         let mut widget = (**table.resource("apps", "v1", "deployments").unwrap()).clone();
         widget.kind = "Widget".into();
@@ -177,8 +166,6 @@ mod tests {
         assert_eq!(grown.rows().len(), table.rows().len() + 1);
         assert!(grown.kind("example.com", "v1", "Widget").is_some());
         assert!(table.kind("example.com", "v1", "Widget").is_none());
-        let shrunk = grown.without_row("example.com", "widgets");
-        assert_eq!(shrunk.rows().len(), table.rows().len());
     }
 
     #[test]
