@@ -270,6 +270,10 @@ pub trait Touch {
     fn object_mut(&mut self, name: &str) -> Option<&mut Value>;
     /// The elements of a list field.
     fn items_mut(&mut self, name: &str) -> &mut [Value];
+    /// Changes what stands at the end of a chain of fields, if anything does; dots part the fields.
+    fn inside(&mut self, path: &str, change: impl FnOnce(&mut Value));
+    /// Changes every element of a list field.
+    fn each_inside(&mut self, list: &str, change: impl FnMut(&mut Value));
     /// Sets a field that is absent or null.
     fn default_to(&mut self, name: &str, value: impl Into<Value>);
     /// Sets a field that is absent, null or the empty string.
@@ -287,6 +291,17 @@ impl Touch for Value {
             map.insert(name.to_string(), Value::Object(Map::new()));
         }
         map.get_mut(name).filter(|v| v.is_object())
+    }
+
+    fn inside(&mut self, path: &str, change: impl FnOnce(&mut Value)) {
+        let found = path.split('.').try_fold(self, |value, name| value.get_mut(name));
+        if let Some(value) = found.filter(|value| !value.is_null()) {
+            change(value);
+        }
+    }
+
+    fn each_inside(&mut self, list: &str, change: impl FnMut(&mut Value)) {
+        self.items_mut(list).iter_mut().for_each(change);
     }
 
     fn items_mut(&mut self, name: &str) -> &mut [Value] {

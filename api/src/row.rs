@@ -3,8 +3,9 @@
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use schema::Schema;
+use serde_json::Value;
 
-use crate::Strategy;
+use crate::{Strategy, WriteContext, field::Touch};
 
 /// Whether objects live in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,14 @@ pub struct Row {
     /// Whether any part of the system acts on the kind; a write to one that nothing acts on is answered with a
     /// warning that says so.
     pub acted_on: bool,
+    /// Whether `metadata.generation` counts the changes of the desired state. It is 1 on create.
+    pub counts_generation: bool,
+    /// Whether an update of an object that does not exist creates it.
+    pub created_by_update: bool,
+    /// Whether an update has to say which `metadata.resourceVersion` it replaces.
+    pub versioned_update: bool,
+    /// The status of a new object, whatever its writer says of it; `None` leaves that to the strategy.
+    pub first_status: Option<fn() -> Value>,
     /// What is special about the kind.
     pub strategy: Arc<dyn Strategy>,
     /// What a CustomResourceDefinition says about it; `None` for built-in kinds.
@@ -149,6 +158,14 @@ impl Row {
         self.verbs.contains(&verb)
     }
 
+    /// Brings a new object into its first state.
+    pub fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
+        if let Some(status) = self.first_status {
+            object.put("status", status());
+        }
+        self.strategy.prepare_for_create(object, context);
+    }
+
     /// The group under which the row is stored, which errors and events name.
     pub fn group(&self) -> &str {
         &self.storage.group
@@ -170,7 +187,7 @@ pub struct CustomResource {
     pub revision: u64,
     /// The program that turns objects of one version into another, as `spec.conversion.webhook` describes it; without
     /// one the versions differ in name alone.
-    pub converter: Option<serde_json::Value>,
+    pub converter: Option<Value>,
 }
 
 /// One version of a custom resource.

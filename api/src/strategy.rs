@@ -31,7 +31,7 @@ pub struct WriteContext<'a> {
 /// The parts of a write that differ by kind. All on JSON trees in the storage version, all pure.
 ///
 /// The pipeline itself validates `metadata` ([`crate::meta`]), sets and grows `metadata.generation` where
-/// [`tracks_generation`](Strategy::tracks_generation), keeps `status` on a write to the object and everything but
+/// the row [counts it](crate::Row::counts_generation), keeps `status` on a write to the object and everything but
 /// `status` on a write to `/status` (for rows that have that subresource).
 pub trait Strategy: Send + Sync {
     /// What names the kind admits.
@@ -43,28 +43,14 @@ pub trait Strategy: Send + Sync {
     /// and again after mutating admission: it changes nothing the second time.
     fn set_defaults(&self, _object: &mut Value) {}
 
-    /// Whether `metadata.generation` counts the changes of the desired state. It is 1 on create.
-    fn tracks_generation(&self) -> bool {
-        false
-    }
-
     /// Whether this change of the object (never of a subresource other than those that write `spec`) makes the
     /// generation grow.
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
         !same_meaning(new.get("spec"), old.get("spec"))
     }
 
-    /// Whether an update of an object that does not exist creates it.
-    fn allows_create_on_update(&self) -> bool {
-        false
-    }
-
-    /// Whether an update may leave out `metadata.resourceVersion`.
-    fn allows_unconditional_update(&self) -> bool {
-        true
-    }
-
-    /// Brings a new object into its first state: drops or sets status. Its name and UID are there already.
+    /// Brings a new object into its first state, beyond the first status of its row. Its name and UID are there
+    /// already.
     fn prepare_for_create(&self, _object: &mut Value, _context: &WriteContext) {}
 
     /// Decides which part of the object the verb may change, beyond what the pipeline has done.

@@ -79,7 +79,7 @@ fn every_row_should_stand_on_its_own() {
         // A strategy copes with an object that holds nothing.
         let mut empty = json!({});
         row.strategy.set_defaults(&mut empty);
-        row.strategy.prepare_for_create(&mut empty, &CONTEXT);
+        row.prepare_for_create(&mut empty, &CONTEXT);
         let _ = row.strategy.validate(&empty);
         let _ = row.strategy.validate_create(&empty);
         let mut changed = empty.clone();
@@ -124,7 +124,7 @@ fn no_value_at_any_place_should_make_a_kind_panic() {
 fn exercise(row: &Row, bad: &Value, good: &Value, now: jiff::Timestamp) {
     let mut object = bad.clone();
     row.strategy.set_defaults(&mut object);
-    row.strategy.prepare_for_create(&mut object, &CONTEXT);
+    row.prepare_for_create(&mut object, &CONTEXT);
     let mut changed = bad.clone();
     for subresource in [None, Some("status"), Some("resize"), Some("ephemeralcontainers"), Some("approval")] {
         let context = WriteContext { subresource, ..CONTEXT };
@@ -240,7 +240,7 @@ fn prepared(row: &Row, mut object: Value) -> Value {
     }
     object["metadata"]["uid"] = "00000000-0000-0000-0000-000000000001".into();
     fill(row, &mut object);
-    row.strategy.prepare_for_create(&mut object, &CONTEXT);
+    row.prepare_for_create(&mut object, &CONTEXT);
     object
 }
 

@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::Value;
 
-use super::common::{name_of, reset_status};
-use crate::{Strategy, WriteContext, at::At, field::Look, names, selector};
+use super::common::name_of;
+use crate::{Strategy, at::At, field::Look, names, selector};
 
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const CONDITIONS_MAX: usize = 64;
@@ -35,14 +35,6 @@ pub struct WebhookConfiguration {
 }
 
 impl Strategy for WebhookConfiguration {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
         new.get("webhooks") != old.get("webhooks")
     }
@@ -70,16 +62,6 @@ pub struct Policy {
 }
 
 impl Strategy for Policy {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        if !self.mutates {
-            reset_status(object);
-        }
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         spec.field("failurePolicy").one_of(&["Fail", "Ignore"]);
@@ -111,10 +93,6 @@ pub struct PolicyBinding {
 }
 
 impl Strategy for PolicyBinding {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         spec.field("policyName").name(names::dns1123_subdomain);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::common::spec_mut;
 use crate::{
-    Strategy, WriteContext,
+    Strategy,
     at::At,
     field::{Look, Touch},
     names,
@@ -33,17 +33,15 @@ impl Strategy for HorizontalPodAutoscaler {
             let target = json!({"type": "Utilization", "averageUtilization": CPU_UTILIZATION});
             spec.put("metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
         }
-        for metric in spec.items_mut("metrics") {
+        spec.each_inside("metrics", |metric| {
             for (_, source) in SOURCES {
-                let Some(target) = metric.get_mut(source).and_then(|s| s.get_mut("target")) else { continue };
-                for name in ["value", "averageValue"] {
-                    if let Some(amount) = target.get_mut(name) {
-                        quantity::canonicalize(amount);
-                    }
-                }
+                metric.inside(source, |source| {
+                    source.inside("target.value", quantity::canonicalize);
+                    source.inside("target.averageValue", quantity::canonicalize);
+                });
             }
-        }
-        if let Some(behavior) = spec.get_mut("behavior").filter(|b| b.is_object()) {
+        });
+        spec.inside("behavior", |behavior| {
             fill_rules(
                 behavior,
                 "scaleUp",
@@ -52,19 +50,13 @@ impl Strategy for HorizontalPodAutoscaler {
                     {"type": "Percent", "value": 100, "periodSeconds": 15},
                 ]),
             );
-            if let Some(up) = behavior.get_mut("scaleUp") {
-                up.default_to("stabilizationWindowSeconds", 0);
-            }
+            behavior.inside("scaleUp", |up| up.default_to("stabilizationWindowSeconds", 0));
             fill_rules(
                 behavior,
                 "scaleDown",
                 json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]),
             );
-        }
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"desiredReplicas": 0}));
+        });
     }
 
     fn check(&self, object: &At) {

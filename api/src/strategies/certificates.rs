@@ -53,7 +53,6 @@ impl Strategy for CertificateSigningRequest {
     }
 
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
-        object.put("status", json!({}));
         let Some(spec) = object.object_mut("spec") else { return };
         for name in ["username", "uid", "groups", "extra"] {
             spec.drop_field(name);

@@ -1,6 +1,6 @@
 //! What many strategies share.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     at::At,
@@ -10,11 +10,6 @@ use crate::{
 };
 
 const UNSELECTED: &str = "`selector` does not match template `labels`";
-
-/// Drops what a client says of the status of a new object.
-pub(super) fn reset_status(object: &mut Value) {
-    object.put("status", json!({}));
-}
 
 /// `spec`, or null.
 pub(super) fn spec(object: &Value) -> &Value {
@@ -69,9 +64,7 @@ pub(super) fn endless_template(spec: &At, kind: &str) {
 
 /// Fills in the defaults of `spec.template`.
 pub(super) fn default_template(spec: &mut Value) {
-    if let Some(pod) = spec.get_mut("template").and_then(spec_mut) {
-        super::pod_spec::defaults::set(pod);
-    }
+    spec.inside("template.spec", super::pod_spec::defaults::set);
 }
 
 /// An object without labels has those of its template.

@@ -6,14 +6,6 @@ use crate::{Strategy, at::At, field::Look};
 pub struct Lease;
 
 impl Strategy for Lease {
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         spec.field("leaseDurationSeconds").within(1.., "must be greater than 0");

@@ -21,14 +21,10 @@ pub struct EndpointSlice;
 
 impl Strategy for EndpointSlice {
     fn set_defaults(&self, object: &mut Value) {
-        for port in object.items_mut("ports") {
+        object.each_inside("ports", |port| {
             port.default_to("name", "");
             port.default_text("protocol", "TCP");
-        }
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
+        });
     }
 
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::common::{reset_status, spec, spec_mut};
+use super::common::{spec, spec_mut};
 use crate::{
     Strategy, WriteContext,
     at::At,
@@ -16,10 +16,6 @@ use crate::{
 pub struct ApiService;
 
 impl Strategy for ApiService {
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         let (group, version) = (spec.text("group"), spec.field("version"));
@@ -41,22 +37,14 @@ pub struct CustomResourceDefinition;
 impl Strategy for CustomResourceDefinition {
     fn set_defaults(&self, object: &mut Value) {
         let Some(spec) = spec_mut(object) else { return };
-        if let Some(names) = spec.get_mut("names").filter(|n| n.is_object()) {
+        spec.inside("names", |names| {
             let kind = names.text("kind").to_string();
             if !kind.is_empty() {
                 names.default_text("singular", &kind.to_lowercase());
                 names.default_text("listKind", &format!("{kind}List"));
             }
-        }
+        });
         spec.default_to("conversion", json!({"strategy": "None"}));
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
@@ -140,6 +128,9 @@ fn definition_versions(versions: &At) {
         }
     }
     if versions.list().iter().filter(|version| version.flag("storage")).count() != 1 {
-        versions.invalid("must have exactly one version marked as storage version");
+        versions.invalid_value(
+            versions.list().to_vec(),
+            "must have exactly one version marked as storage version",
+        );
     }
 }

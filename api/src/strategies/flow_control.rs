@@ -2,10 +2,8 @@
 //!
 //! Deliberately absent: the bound on the entropy of a priority level's hands.
 
-use serde_json::Value;
-
-use super::common::{name_of, reset_status};
-use crate::{Strategy, WriteContext, at::At, field::Look, names};
+use super::common::name_of;
+use crate::{Strategy, at::At, field::Look, names};
 
 const PRECEDENCE_MAX: i64 = 10_000;
 const QUEUES_MAX: i64 = 10_000_000;
@@ -20,14 +18,6 @@ const SUBJECTS: [(&str, &str); 3] =
 pub struct FlowSchema;
 
 impl Strategy for FlowSchema {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         let precedence = spec.field("matchingPrecedence");
@@ -53,14 +43,6 @@ impl Strategy for FlowSchema {
 pub struct PriorityLevelConfiguration;
 
 impl Strategy for PriorityLevelConfiguration {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         let kind = spec.field("type");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::common::{domain_prefixed_path, reset_status, spec, spec_mut};
+use super::common::{domain_prefixed_path, spec, spec_mut};
 use crate::{
     Strategy, WriteContext,
     at::At,
@@ -23,11 +23,9 @@ impl Strategy for NetworkPolicy {
         let Some(spec) = spec_mut(object) else { return };
         spec.default_to("podSelector", json!({}));
         for list in ["ingress", "egress"] {
-            for rule in spec.items_mut(list) {
-                for port in rule.items_mut("ports") {
-                    port.default_text("protocol", "TCP");
-                }
-            }
+            spec.each_inside(list, |rule| {
+                rule.each_inside("ports", |port| port.default_text("protocol", "TCP"));
+            });
         }
         if spec.items("policyTypes").is_empty() {
             // A policy is about what comes in; about what goes out only when it says something of it.
@@ -37,10 +35,6 @@ impl Strategy for NetworkPolicy {
             }
             spec.put("policyTypes", types);
         }
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
     }
 
     fn check(&self, object: &At) {
@@ -118,14 +112,6 @@ fn address_block(block: &At) {
 pub struct Ingress;
 
 impl Strategy for Ingress {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"loadBalancer": {}}));
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         if spec.items("rules").is_empty() && spec.at("defaultBackend").is_none() {
@@ -210,15 +196,8 @@ fn ingress_backend(backend: &At) {
 pub struct IngressClass;
 
 impl Strategy for IngressClass {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn set_defaults(&self, object: &mut Value) {
-        let parameters = object.get_mut("spec").and_then(|s| s.get_mut("parameters"));
-        if let Some(parameters) = parameters.filter(|p| p.is_object()) {
-            parameters.default_text("scope", "Cluster");
-        }
+        object.inside("spec.parameters", |parameters| parameters.default_text("scope", "Cluster"));
     }
 
     fn check(&self, object: &At) {
@@ -250,10 +229,6 @@ impl Strategy for IngressClass {
 pub struct ServiceCidr;
 
 impl Strategy for ServiceCidr {
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
-    }
-
     fn check(&self, object: &At) {
         let ranges = object.field("spec.cidrs");
         match ranges.list().len() {
@@ -294,10 +269,6 @@ pub struct IpAddress;
 impl Strategy for IpAddress {
     fn name_rule(&self) -> NameRule {
         NameRule::IpAddress
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
     }
 
     fn check(&self, object: &At) {

@@ -28,10 +28,6 @@ impl Strategy for Role {
         object.default_to("rules", json!([]));
     }
 
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         object.each("rules", |rule| policy_rule(rule, self.is_namespaced));
         if object.at("aggregationRule").is_some() {
@@ -69,18 +65,12 @@ impl Strategy for Binding {
     }
 
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(role) = object.get_mut("roleRef").filter(|r| r.is_object()) {
-            role.default_text("apiGroup", GROUP);
-        }
-        for subject in object.items_mut("subjects") {
+        object.inside("roleRef", |role| role.default_text("apiGroup", GROUP));
+        object.each_inside("subjects", |subject| {
             if ["User", "Group"].contains(&subject.text("kind")) {
                 subject.default_text("apiGroup", GROUP);
             }
-        }
-    }
-
-    fn allows_create_on_update(&self) -> bool {
-        true
+        });
     }
 
     fn check(&self, object: &At) {

@@ -7,11 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::{
-    common::{reset_status, spec},
-    pod_spec::check_node_selector,
-    storage::driver_name,
-};
+use super::{common::spec, pod_spec::check_node_selector, storage::driver_name};
 use crate::{
     Strategy, WriteContext,
     at::At,
@@ -33,13 +29,7 @@ pub struct ResourceClaim;
 
 impl Strategy for ResourceClaim {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(spec) = object.get_mut("spec") {
-            default_claim(spec);
-        }
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
+        object.inside("spec", default_claim);
     }
 
     fn check(&self, object: &At) {
@@ -71,9 +61,7 @@ pub struct ResourceClaimTemplate;
 
 impl Strategy for ResourceClaimTemplate {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(spec) = object.get_mut("spec").and_then(|s| s.get_mut("spec")) {
-            default_claim(spec);
-        }
+        object.inside("spec.spec", default_claim);
     }
 
     fn check(&self, object: &At) {
@@ -92,10 +80,6 @@ impl Strategy for ResourceClaimTemplate {
 pub struct DeviceClass;
 
 impl Strategy for DeviceClass {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         check_selectors(&spec.field("selectors"));
@@ -114,10 +98,6 @@ impl Strategy for DeviceClass {
 pub struct ResourceSlice;
 
 impl Strategy for ResourceSlice {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         driver_name(&spec.field("driver"));
@@ -136,12 +116,12 @@ impl Strategy for ResourceSlice {
 }
 
 fn default_claim(spec: &mut Value) {
-    let Some(devices) = spec.get_mut("devices") else { return };
-    for request in devices.items_mut("requests") {
-        let exactly = request.get_mut("exactly").filter(|e| e.is_object());
-        exactly.into_iter().for_each(default_amount);
-        request.items_mut("firstAvailable").iter_mut().for_each(default_amount);
-    }
+    spec.inside("devices", |devices| {
+        devices.each_inside("requests", |request| {
+            request.inside("exactly", default_amount);
+            request.each_inside("firstAvailable", default_amount);
+        });
+    });
 }
 
 fn default_amount(request: &mut Value) {

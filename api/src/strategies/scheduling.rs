@@ -26,10 +26,6 @@ impl Strategy for PriorityClass {
         object.default_text("preemptionPolicy", "PreemptLowerPriority");
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn generation_grows(&self, _new: &Value, _old: &Value) -> bool {
         // What a class says is fixed.
         false
@@ -72,14 +68,6 @@ impl Strategy for PriorityClass {
 pub struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-
     fn check(&self, object: &At) {
         object.field("handler").name(names::dns1123_label);
         resources::check_list(&object.field("overhead.podFixed"));

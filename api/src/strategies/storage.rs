@@ -67,14 +67,6 @@ impl Strategy for VolumeAttributesClass {
 pub struct VolumeAttachment;
 
 impl Strategy for VolumeAttachment {
-    fn allows_unconditional_update(&self) -> bool {
-        false
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", serde_json::json!({"attached": false}));
-    }
-
     fn check(&self, object: &At) {
         const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
         let spec = object.field("spec");
@@ -103,10 +95,6 @@ impl Strategy for VolumeAttachment {
 pub struct CsiDriver;
 
 impl Strategy for CsiDriver {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         spec.field("fsGroupPolicy").one_of(&["File", "None", "ReadWriteOnceWithFSType"]);

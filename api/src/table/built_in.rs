@@ -4,6 +4,8 @@
 //! v1.24), the kinds of `internal.apiserver.k8s.io` and `storagemigration.k8s.io`.
 //! Added: `metrics.k8s.io`, which upstream leaves to an extension server.
 
+use serde_json::{Value, json};
+
 use crate::{Row, Scope, ServedVersion, Subresource, Verb, strategies};
 use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
 
@@ -46,6 +48,10 @@ struct Line {
     subresources: &'static [Subresource],
     stored: bool,
     acted_on: bool,
+    counts: bool,
+    upsert: bool,
+    versioned: bool,
+    first_status: Option<fn() -> Value>,
 }
 
 type Versions = &'static [(&'static str, &'static str)];
@@ -62,6 +68,10 @@ const fn line(served: Versions, kind: &'static str, plural: &'static str, scope:
         subresources: &[],
         stored: true,
         acted_on: true,
+        counts: false,
+        upsert: false,
+        versioned: false,
+        first_status: None,
     }
 }
 
@@ -112,6 +122,30 @@ impl Line {
         self
     }
 
+    /// Its generation counts.
+    const fn counts(mut self) -> Self {
+        self.counts = true;
+        self
+    }
+
+    /// An update makes what is not there.
+    const fn upsert(mut self) -> Self {
+        self.upsert = true;
+        self
+    }
+
+    /// An update names the version that it replaces.
+    const fn versioned(mut self) -> Self {
+        self.versioned = true;
+        self
+    }
+
+    /// The status of a new object.
+    const fn first(mut self, status: fn() -> Value) -> Self {
+        self.first_status = Some(status);
+        self
+    }
+
     fn row(&self) -> Row {
         let served: Vec<ServedVersion> = self.served.iter().map(|(g, v)| ServedVersion::new(g, v)).collect();
         // The first version listed is the preferred one and the one in which objects are stored.
@@ -131,6 +165,10 @@ impl Line {
             subresources: self.subresources.to_vec(),
             stored: self.stored,
             acted_on: self.acted_on,
+            counts_generation: self.counts,
+            created_by_update: self.upsert,
+            versioned_update: self.versioned,
+            first_status: self.first_status,
             strategy: strategies::for_kind(group, self.kind),
             custom: None,
         }
@@ -160,6 +198,18 @@ const RESOURCE: Versions = &[("resource.k8s.io", "v1")];
 const FLOWCONTROL: Versions = &[("flowcontrol.apiserver.k8s.io", "v1")];
 const METRICS: Versions = &[("metrics.k8s.io", "v1beta1")];
 
+fn no_balancer() -> Value {
+    json!({"loadBalancer": {}})
+}
+
+fn scheduled_none() -> Value {
+    json!({"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0})
+}
+
+fn disrupted_none() -> Value {
+    json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0})
+}
+
 const PODS: &[Subresource] = &[
     other("attach", ("", "v1", "PodAttachOptions"), CONNECT),
     other("binding", ("", "v1", "Binding"), CREATE),
@@ -178,34 +228,37 @@ const LINES: &[Line] = &[
     namespaced(CORE, "Binding", "bindings").virtual_(CREATE),
     cluster(CORE, "ComponentStatus", "componentstatuses").short(&["cs"]).virtual_(READ),
     namespaced(CORE, "ConfigMap", "configmaps").short(&["cm"]),
-    namespaced(CORE, "Endpoints", "endpoints").short(&["ep"]),
-    namespaced(EVENTS, "Event", "events").short(&["ev"]),
+    namespaced(CORE, "Endpoints", "endpoints").short(&["ep"]).upsert(),
+    namespaced(EVENTS, "Event", "events").short(&["ev"]).upsert(),
     namespaced(CORE, "LimitRange", "limitranges").short(&["limits"]),
     cluster(CORE, "Namespace", "namespaces").short(&["ns"])
         .verbs(&[Create, Delete, Get, List, Patch, Update, Watch])
-        .sub(&[own("finalize", UPDATE), STATUS]),
+        .sub(&[own("finalize", UPDATE), STATUS]).first(|| json!({"phase": "Active"})),
     cluster(CORE, "Node", "nodes").short(&["no"])
         .sub(&[other("proxy", ("", "v1", "NodeProxyOptions"), PROXY), STATUS]),
-    namespaced(CORE, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).sub(&[STATUS]).idle(),
+    namespaced(CORE, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).sub(&[STATUS]).idle()
+        .first(|| json!({"phase": "Pending"})),
     cluster(CORE, "PersistentVolume", "persistentvolumes").short(&["pv"]).sub(&[STATUS]).idle(),
-    namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS),
-    namespaced(CORE, "PodTemplate", "podtemplates"),
+    namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS).counts(),
+    namespaced(CORE, "PodTemplate", "podtemplates").counts(),
     namespaced(CORE, "ReplicationController", "replicationcontrollers").short(&["rc"]).all()
-        .sub(&[SCALE, STATUS]),
-    namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]),
+        .sub(&[SCALE, STATUS]).counts().first(|| json!({"replicas": 0})),
+    namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]).first(|| json!({})),
     namespaced(CORE, "Secret", "secrets"),
     namespaced(CORE, "ServiceAccount", "serviceaccounts").short(&["sa"])
         .sub(&[other("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)]),
     namespaced(CORE, "Service", "services").short(&["svc"]).all()
-        .sub(&[other("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS]),
+        .sub(&[other("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS]).upsert().first(no_balancer),
 
-    cluster(APIREGISTRATION, "APIService", "apiservices").extension().sub(&[STATUS]).idle(),
+    cluster(APIREGISTRATION, "APIService", "apiservices").extension().sub(&[STATUS]).idle().first(|| json!({})),
 
     namespaced(APPS, "ControllerRevision", "controllerrevisions"),
-    namespaced(APPS, "DaemonSet", "daemonsets").short(&["ds"]).all().sub(&[STATUS]),
-    namespaced(APPS, "Deployment", "deployments").short(&["deploy"]).all().sub(&[SCALE, STATUS]),
-    namespaced(APPS, "ReplicaSet", "replicasets").short(&["rs"]).all().sub(&[SCALE, STATUS]),
-    namespaced(APPS, "StatefulSet", "statefulsets").short(&["sts"]).all().sub(&[SCALE, STATUS]),
+    namespaced(APPS, "DaemonSet", "daemonsets").short(&["ds"]).all().sub(&[STATUS]).counts().first(scheduled_none),
+    namespaced(APPS, "Deployment", "deployments").short(&["deploy"]).all().sub(&[SCALE, STATUS]).counts().first(|| json!({})),
+    namespaced(APPS, "ReplicaSet", "replicasets").short(&["rs"]).all().sub(&[SCALE, STATUS])
+        .counts().first(|| json!({"replicas": 0})),
+    namespaced(APPS, "StatefulSet", "statefulsets").short(&["sts"]).all().sub(&[SCALE, STATUS])
+        .counts().first(|| json!({"replicas": 0, "availableReplicas": 0})),
 
     cluster(AUTHENTICATION, "SelfSubjectReview", "selfsubjectreviews").virtual_(CREATE),
     cluster(AUTHENTICATION, "TokenReview", "tokenreviews").virtual_(CREATE),
@@ -216,59 +269,66 @@ const LINES: &[Line] = &[
     cluster(AUTHORIZATION, "SubjectAccessReview", "subjectaccessreviews").virtual_(CREATE),
 
     namespaced(AUTOSCALING, "HorizontalPodAutoscaler", "horizontalpodautoscalers").short(&["hpa"]).all()
-        .sub(&[STATUS]),
+        .sub(&[STATUS]).first(|| json!({"desiredReplicas": 0})),
 
-    namespaced(BATCH, "CronJob", "cronjobs").short(&["cj"]).all().sub(&[STATUS]),
-    namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]),
+    namespaced(BATCH, "CronJob", "cronjobs").short(&["cj"]).all().sub(&[STATUS]).counts().first(|| json!({})),
+    namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]).counts().first(|| json!({})),
 
     cluster(CERTIFICATES, "CertificateSigningRequest", "certificatesigningrequests").short(&["csr"])
-        .sub(&[own("approval", VIEW), STATUS]),
+        .sub(&[own("approval", VIEW), STATUS]).first(|| json!({})),
 
-    cluster(NETWORKING, "IngressClass", "ingressclasses").idle(),
-    namespaced(NETWORKING, "Ingress", "ingresses").short(&["ing"]).sub(&[STATUS]).idle(),
-    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]),
-    namespaced(NETWORKING, "NetworkPolicy", "networkpolicies").short(&["netpol"]).idle(),
-    cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]),
+    cluster(NETWORKING, "IngressClass", "ingressclasses").idle().counts(),
+    namespaced(NETWORKING, "Ingress", "ingresses").short(&["ing"]).sub(&[STATUS]).idle().counts().first(no_balancer),
+    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]).counts(),
+    namespaced(NETWORKING, "NetworkPolicy", "networkpolicies").short(&["netpol"]).idle().counts(),
+    cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]).first(|| json!({})),
 
-    namespaced(POLICY, "PodDisruptionBudget", "poddisruptionbudgets").short(&["pdb"]).sub(&[STATUS]),
+    namespaced(POLICY, "PodDisruptionBudget", "poddisruptionbudgets").short(&["pdb"]).sub(&[STATUS])
+        .counts().versioned().first(disrupted_none),
 
-    cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings"),
-    cluster(RBAC, "ClusterRole", "clusterroles"),
-    namespaced(RBAC, "RoleBinding", "rolebindings"),
-    namespaced(RBAC, "Role", "roles"),
+    cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings").upsert(),
+    cluster(RBAC, "ClusterRole", "clusterroles").upsert(),
+    namespaced(RBAC, "RoleBinding", "rolebindings").upsert(),
+    namespaced(RBAC, "Role", "roles").upsert(),
 
-    cluster(STORAGE, "CSIDriver", "csidrivers").idle(),
+    cluster(STORAGE, "CSIDriver", "csidrivers").idle().counts(),
     cluster(STORAGE, "CSINode", "csinodes").idle(),
     namespaced(STORAGE, "CSIStorageCapacity", "csistoragecapacities").idle(),
     cluster(STORAGE, "StorageClass", "storageclasses").short(&["sc"]).idle(),
-    cluster(STORAGE, "VolumeAttachment", "volumeattachments").sub(&[STATUS]).idle(),
+    cluster(STORAGE, "VolumeAttachment", "volumeattachments").sub(&[STATUS]).idle()
+        .versioned().first(|| json!({"attached": false})),
     cluster(STORAGE, "VolumeAttributesClass", "volumeattributesclasses").short(&["vac"]).idle(),
 
-    cluster(ADMISSION, "MutatingAdmissionPolicy", "mutatingadmissionpolicies").extension().idle(),
-    cluster(ADMISSION, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").extension().idle(),
-    cluster(ADMISSION, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations").extension(),
-    cluster(ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies").extension().sub(&[STATUS]),
-    cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").extension(),
-    cluster(ADMISSION, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations").extension(),
+    cluster(ADMISSION, "MutatingAdmissionPolicy", "mutatingadmissionpolicies").extension().idle().counts(),
+    cluster(ADMISSION, "MutatingAdmissionPolicyBinding", "mutatingadmissionpolicybindings").extension().idle()
+        .counts(),
+    cluster(ADMISSION, "MutatingWebhookConfiguration", "mutatingwebhookconfigurations").extension()
+        .counts().versioned(),
+    cluster(ADMISSION, "ValidatingAdmissionPolicy", "validatingadmissionpolicies").extension().sub(&[STATUS])
+        .counts().first(|| json!({})),
+    cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings").extension().counts(),
+    cluster(ADMISSION, "ValidatingWebhookConfiguration", "validatingwebhookconfigurations").extension()
+        .counts().versioned(),
 
     cluster(APIEXTENSIONS, "CustomResourceDefinition", "customresourcedefinitions").short(&["crd", "crds"])
-        .extension().sub(&[STATUS]),
+        .extension().sub(&[STATUS]).counts().versioned(),
 
-    cluster(SCHEDULING, "PriorityClass", "priorityclasses").short(&["pc"]),
+    cluster(SCHEDULING, "PriorityClass", "priorityclasses").short(&["pc"]).counts(),
 
-    namespaced(COORDINATION, "Lease", "leases"),
+    namespaced(COORDINATION, "Lease", "leases").upsert().versioned(),
 
-    cluster(NODE, "RuntimeClass", "runtimeclasses").idle(),
+    cluster(NODE, "RuntimeClass", "runtimeclasses").idle().upsert().versioned(),
 
-    namespaced(DISCOVERY, "EndpointSlice", "endpointslices"),
+    namespaced(DISCOVERY, "EndpointSlice", "endpointslices").counts(),
 
-    cluster(RESOURCE, "DeviceClass", "deviceclasses").idle(),
-    namespaced(RESOURCE, "ResourceClaim", "resourceclaims").sub(&[STATUS]).idle(),
+    cluster(RESOURCE, "DeviceClass", "deviceclasses").idle().counts(),
+    namespaced(RESOURCE, "ResourceClaim", "resourceclaims").sub(&[STATUS]).idle().first(|| json!({})),
     namespaced(RESOURCE, "ResourceClaimTemplate", "resourceclaimtemplates").idle(),
-    cluster(RESOURCE, "ResourceSlice", "resourceslices").idle(),
+    cluster(RESOURCE, "ResourceSlice", "resourceslices").idle().counts(),
 
-    cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]),
-    cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS]),
+    cluster(FLOWCONTROL, "FlowSchema", "flowschemas").sub(&[STATUS]).counts().first(|| json!({})),
+    cluster(FLOWCONTROL, "PriorityLevelConfiguration", "prioritylevelconfigurations").sub(&[STATUS])
+        .counts().first(|| json!({})),
 
     cluster(METRICS, "NodeMetrics", "nodes").virtual_(READ),
     namespaced(METRICS, "PodMetrics", "pods").virtual_(READ),

@@ -79,6 +79,10 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
         subresources,
         stored: true,
         acted_on: true,
+        counts_generation: true,
+        created_by_update: false,
+        versioned_update: true,
+        first_status: None,
         strategy: Arc::new(Custom { has_status: has("status"), rules }),
         custom: Some(Arc::new(CustomResource {
             versions: described,

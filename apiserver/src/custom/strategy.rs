@@ -15,16 +15,8 @@ pub(super) struct Custom {
 }
 
 impl Strategy for Custom {
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
         desired(new, self.has_status) != desired(old, self.has_status)
-    }
-
-    fn allows_unconditional_update(&self) -> bool {
-        false
     }
 
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {

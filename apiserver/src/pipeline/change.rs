@@ -210,15 +210,12 @@ impl Core {
         let context = write_context(call, target);
         let strategy = &target.row.strategy;
         match live {
-            None => {
-                strategy.prepare_for_create(new, &context);
-            }
+            None => target.row.prepare_for_create(new, &context),
             Some(live) => {
                 strategy.prepare_for_update(new, live, &context);
-                let tracks = strategy.tracks_generation() || target.row.custom.is_some();
                 // What puts a pod on its node is no change of what is wanted of it.
                 let is_wish = endpoint.writes_spec() && Endpoint::of(target).is_some();
-                if tracks && is_wish && strategy.generation_grows(new, live) {
+                if target.row.counts_generation && is_wish && strategy.generation_grows(new, live) {
                     delete::grow_generation(new);
                 }
             }

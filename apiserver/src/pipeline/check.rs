@@ -32,9 +32,7 @@ pub(super) fn check_preconditions(
                 "the object has been modified; please apply your changes to the latest version and try again";
             Err(target.conflict(name, why))
         }
-        None if matches!(change, Change::Replace(_))
-            && !target.row.strategy.allows_unconditional_update() =>
-        {
+        None if matches!(change, Change::Replace(_)) && target.row.versioned_update => {
             let error = FieldError {
                 reason: "FieldValueInvalid",
                 field: "metadata.resourceVersion".to_string(),

@@ -27,9 +27,7 @@ pub(super) fn creates(
         (Change::Create(_), _) => Ok(true),
         (_, Some(_)) => Ok(false),
         (Change::Apply { .. }, None) if endpoint == Endpoint::Object => Ok(true),
-        (Change::Replace(_), None)
-            if endpoint == Endpoint::Object && target.row.strategy.allows_create_on_update() =>
-        {
+        (Change::Replace(_), None) if endpoint == Endpoint::Object && target.row.created_by_update => {
             Ok(true)
         }
         _ => Err(target.not_found(&target.name)),

@@ -83,7 +83,7 @@ pub(crate) fn fill_on_create(object: &mut Value, row: &Row, call: &Call) -> Resu
     }
     metadata.insert("uid".to_string(), Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".to_string(), call.now.as_str().into());
-    if row.strategy.tracks_generation() || row.custom.is_some() {
+    if row.counts_generation {
         metadata.insert("generation".to_string(), 1.into());
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! Daemon sets.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::{
     common::{default_template, endless_template, selector_of_template, spec, spec_mut},
@@ -33,14 +33,6 @@ impl Strategy for DaemonSet {
             }
         }
         default_template(spec);
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", COUNTS.iter().map(|name| ((*name).to_string(), json!(0))).collect::<Value>());
     }
 
     fn check(&self, object: &At) {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::{
-    common::{default_template, endless_template, reset_status, selector_of_template, spec, spec_mut},
+    common::{default_template, endless_template, selector_of_template, spec, spec_mut},
     pod,
 };
 use super::replica_set::replica_counts;
@@ -37,10 +37,6 @@ impl Strategy for Deployment {
         default_template(spec);
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {
         // The controller's own mark is no wish of a user.
         let annotations = |object: &Value| {
@@ -49,10 +45,6 @@ impl Strategy for Deployment {
             all
         };
         !same_meaning(new.get("spec"), old.get("spec")) || annotations(new) != annotations(old)
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
     }
 
     fn check(&self, object: &At) {

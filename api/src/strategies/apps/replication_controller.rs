@@ -33,14 +33,6 @@ impl Strategy for ReplicationController {
         default_template(spec);
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", serde_json::json!({"replicas": 0}));
-    }
-
     fn check(&self, object: &At) {
         let spec = object.field("spec");
         spec.non_negative(&["minReadySeconds", "replicas"]);

@@ -42,24 +42,14 @@ impl Strategy for StatefulSet {
                 strategy.put("type", "RollingUpdate");
                 strategy.default_to("rollingUpdate", json!({}));
             }
-            if let Some(rolling) = strategy.get_mut("rollingUpdate").filter(|r| r.is_object()) {
-                rolling.default_to("partition", 0);
-            }
+            strategy.inside("rollingUpdate", |rolling| rolling.default_to("partition", 0));
         }
-        for claim in spec.items_mut("volumeClaimTemplates") {
+        spec.each_inside("volumeClaimTemplates", |claim| {
             claim.default_text("apiVersion", "v1");
             claim.default_text("kind", "PersistentVolumeClaim");
             persistent_volume_claim::set_defaults(claim);
-        }
+        });
         default_template(spec);
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"replicas": 0, "availableReplicas": 0}));
     }
 
     fn check(&self, object: &At) {

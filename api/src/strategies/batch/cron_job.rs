@@ -1,6 +1,6 @@
 //! Cron jobs.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     super::{
@@ -29,17 +29,7 @@ impl Strategy for CronJob {
         spec.default_to("suspend", false);
         spec.default_to("successfulJobsHistoryLimit", 3);
         spec.default_to("failedJobsHistoryLimit", 1);
-        if let Some(job) = spec.get_mut("jobTemplate").and_then(spec_mut) {
-            job::set_spec_defaults(job);
-        }
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({}));
+        spec.inside("jobTemplate.spec", job::set_spec_defaults);
     }
 
     fn check(&self, object: &At) {

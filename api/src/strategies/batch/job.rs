@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::{
     common::{
@@ -40,12 +40,7 @@ impl Strategy for Job {
         }
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({}));
         let name = object.dig(&["metadata", "name"]).cloned().unwrap_or_default();
         let uid = object.dig(&["metadata", "uid"]).cloned().unwrap_or_default();
         let Some(spec) = object.get_mut("spec").filter(|s| !s.flag("manualSelector")) else { return };

@@ -14,15 +14,9 @@ pub struct Endpoints;
 
 impl Strategy for Endpoints {
     fn set_defaults(&self, object: &mut Value) {
-        for subset in object.items_mut("subsets") {
-            for port in subset.items_mut("ports") {
-                port.default_text("protocol", "TCP");
-            }
-        }
-    }
-
-    fn allows_create_on_update(&self) -> bool {
-        true
+        object.each_inside("subsets", |subset| {
+            subset.each_inside("ports", |port| port.default_text("protocol", "TCP"));
+        });
     }
 
     fn check(&self, object: &At) {

@@ -10,10 +10,6 @@ use crate::{Strategy, at::At, field::Look, names};
 pub struct Event;
 
 impl Strategy for Event {
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
     fn check(&self, object: &At) {
         let involved = object.field("involvedObject.namespace");
         let own = object.field("metadata.namespace").str();

@@ -20,22 +20,7 @@ pub struct LimitRange;
 
 impl Strategy for LimitRange {
     fn set_defaults(&self, object: &mut Value) {
-        let Some(spec) = object.get_mut("spec") else { return };
-        for limit in spec.items_mut("limits") {
-            for list in LISTS {
-                canonicalize_list(limit, list);
-            }
-            if limit.text("type") != "Container" {
-                continue;
-            }
-            // A limit not given is the largest one, a request not given is the limit, or else the smallest one.
-            for (target, source) in
-                [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")]
-            {
-                let amounts = limit.at(source).and_then(Value::as_object).cloned().unwrap_or_default();
-                fill(limit, target, amounts);
-            }
-        }
+        object.inside("spec", |spec| spec.each_inside("limits", set_limit));
     }
 
     fn check(&self, object: &At) {
@@ -60,6 +45,20 @@ impl Strategy for LimitRange {
             }
             check_amounts(&limit);
         }
+    }
+}
+
+fn set_limit(limit: &mut Value) {
+    for list in LISTS {
+        canonicalize_list(limit, list);
+    }
+    if limit.text("type") != "Container" {
+        return;
+    }
+    // A limit not given is the largest one, a request not given is the limit, or else the smallest one.
+    for (target, source) in [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")] {
+        let amounts = limit.at(source).and_then(Value::as_object).cloned().unwrap_or_default();
+        fill(limit, target, amounts);
     }
 }
 

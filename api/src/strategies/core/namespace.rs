@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::common::name_of;
 use crate::{
@@ -33,7 +33,6 @@ impl Strategy for Namespace {
     }
 
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"phase": "Active"}));
         let Some(spec) = object.object_mut("spec") else { return };
         let mut finalizers = spec.items("finalizers").to_vec();
         if !finalizers.iter().any(|f| f == FINALIZER) {

@@ -22,13 +22,13 @@ pub struct Node;
 
 impl Strategy for Node {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(status) = object.get_mut("status").filter(|s| s.is_object()) {
+        object.inside("status", |status| {
             if let Some(capacity) = status.at("capacity").cloned() {
                 status.default_to("allocatable", capacity);
             }
             canonicalize_list(status, "capacity");
             canonicalize_list(status, "allocatable");
-        }
+        });
         // One range and the list of ranges say the same.
         let Some(spec) = spec_mut(object) else { return };
         let first = spec.items("podCIDRs").first().and_then(Value::as_str).map(str::to_string);

@@ -38,9 +38,7 @@ impl Strategy for PersistentVolume {
         spec.default_text("persistentVolumeReclaimPolicy", "Retain");
         spec.default_text("volumeMode", "Filesystem");
         canonicalize_list(spec, "capacity");
-        if let Some(host_path) = spec.get_mut("hostPath").filter(|h| h.is_object()) {
-            host_path.default_to("type", "");
-        }
+        spec.inside("hostPath", |host_path| host_path.default_to("type", ""));
     }
 
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {

@@ -1,6 +1,6 @@
 //! Persistent volume claims.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::{
     common::{spec, spec_mut},
@@ -24,9 +24,7 @@ pub struct PersistentVolumeClaim;
 pub(in super::super) fn set_defaults(object: &mut Value) {
     if let Some(spec) = spec_mut(object) {
         spec.default_text("volumeMode", "Filesystem");
-        if let Some(resources) = spec.get_mut("resources") {
-            canonicalize_requirements(resources);
-        }
+        spec.inside("resources", canonicalize_requirements);
     }
     if let Some(status) = object.object_mut("status") {
         status.default_text("phase", "Pending");
@@ -36,10 +34,6 @@ pub(in super::super) fn set_defaults(object: &mut Value) {
 impl Strategy for PersistentVolumeClaim {
     fn set_defaults(&self, object: &mut Value) {
         set_defaults(object);
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"phase": "Pending"}));
     }
 
     fn check(&self, object: &At) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::super::{common::spec_mut, pod_spec};
+use super::super::{common::default_template, pod_spec};
 use crate::{Strategy, at::At};
 
 /// What is special about pod templates.
@@ -10,13 +10,7 @@ pub struct PodTemplate;
 
 impl Strategy for PodTemplate {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(spec) = object.get_mut("template").and_then(spec_mut) {
-            pod_spec::defaults::set(spec);
-        }
-    }
-
-    fn tracks_generation(&self) -> bool {
-        true
+        default_template(object);
     }
 
     fn generation_grows(&self, new: &Value, old: &Value) -> bool {

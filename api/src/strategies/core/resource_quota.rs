@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 use super::super::{
-    common::{reset_status, spec},
+    common::spec,
     pod_spec::{defaults::canonicalize_list, resources},
 };
-use crate::{Strategy, WriteContext, at::At, names};
+use crate::{Strategy, WriteContext, at::At, field::Touch, names};
 
 /// What may be limited beside qualified names.
 const STANDARD: &[&str] = &[
@@ -45,17 +45,11 @@ pub struct ResourceQuota;
 
 impl Strategy for ResourceQuota {
     fn set_defaults(&self, object: &mut Value) {
-        if let Some(spec) = object.get_mut("spec") {
-            canonicalize_list(spec, "hard");
-        }
-        if let Some(status) = object.get_mut("status") {
+        object.inside("spec", |spec| canonicalize_list(spec, "hard"));
+        object.inside("status", |status| {
             canonicalize_list(status, "hard");
             canonicalize_list(status, "used");
-        }
-    }
-
-    fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        reset_status(object);
+        });
     }
 
     fn check(&self, object: &At) {

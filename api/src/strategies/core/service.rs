@@ -61,12 +61,7 @@ impl Strategy for Service {
         }
     }
 
-    fn allows_create_on_update(&self) -> bool {
-        true
-    }
-
     fn prepare_for_create(&self, object: &mut Value, _context: &WriteContext) {
-        object.put("status", json!({"loadBalancer": {}}));
         if let Some(spec) = spec_mut(object) {
             // Clients that know of one address say it once.
             if spec.items("clusterIPs").is_empty() && !spec.text("clusterIP").is_empty() {

@@ -11,21 +11,19 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 /// Adds the pod's values of the named labels to the selectors of its spreading constraints and affinity terms.
 pub(super) fn resolve(pod: &mut Value) {
     let labels = pod.dig(&["metadata", "labels"]).cloned().unwrap_or_default();
-    let Some(spec) = pod.get_mut("spec") else { return };
-    for constraint in spec.items_mut("topologySpreadConstraints") {
-        extend(constraint, &labels, "matchLabelKeys", "In");
-    }
-    let Some(affinity) = spec.get_mut("affinity") else { return };
-    for kind in ["podAffinity", "podAntiAffinity"] {
-        let Some(terms) = affinity.get_mut(kind) else { continue };
-        let preferred = |term: &mut Value| {
-            if let Some(term) = term.get_mut("podAffinityTerm") {
-                extend_both(term, &labels);
-            }
-        };
-        terms.items_mut(REQUIRED).iter_mut().for_each(|term| extend_both(term, &labels));
-        terms.items_mut(PREFERRED).iter_mut().for_each(preferred);
-    }
+    pod.inside("spec", |spec| {
+        spec.each_inside("topologySpreadConstraints", |constraint| {
+            extend(constraint, &labels, "matchLabelKeys", "In");
+        });
+        for kind in ["affinity.podAffinity", "affinity.podAntiAffinity"] {
+            spec.inside(kind, |terms| {
+                terms.each_inside(REQUIRED, |term| extend_both(term, &labels));
+                terms.each_inside(PREFERRED, |term| {
+                    term.inside("podAffinityTerm", |term| extend_both(term, &labels));
+                });
+            });
+        }
+    });
 }
 
 fn extend_both(term: &mut Value, labels: &Value) {

@@ -42,10 +42,6 @@ impl Strategy for Pod {
         }
     }
 
-    fn tracks_generation(&self) -> bool {
-        true
-    }
-
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
         label_keys::resolve(object);
         let mut status = json!({"phase": "Pending", "qosClass": qos::class_of(spec(object))});

@@ -1,7 +1,7 @@
 //! What absent fields of a pod's spec become. Context-free defaults are filled in by the schema before; they are
 //! repeated here only where another default depends on them.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::CONTAINER_LISTS;
 use crate::{
@@ -25,46 +25,35 @@ pub fn set(spec: &mut Value) {
         spec.put("serviceAccountName", account.as_str());
         spec.put("serviceAccount", account);
     }
-    for volume in spec.items_mut("volumes") {
-        set_volume(volume);
-    }
+    spec.each_inside("volumes", set_volume);
     for list in CONTAINER_LISTS {
-        for container in spec.items_mut(list) {
-            set_container(container);
-        }
+        spec.each_inside(list, set_container);
     }
     canonicalize_list(spec, "overhead");
-    if let Some(resources) = spec.get_mut("resources") {
-        canonicalize_requirements(resources);
-    }
+    spec.inside("resources", canonicalize_requirements);
 }
 
 /// For pods only.
 pub fn set_pod(spec: &mut Value) {
+    let on_host = spec.flag("hostNetwork");
     for list in ["containers", "initContainers"] {
-        for container in spec.items_mut(list) {
-            if let Some(resources) = container.get_mut("resources") {
-                fill_requests(resources);
+        spec.each_inside(list, |container| {
+            container.inside("resources", fill_requests);
+            if on_host {
+                container.each_inside("ports", set_host_port);
             }
-        }
+        });
     }
     // Deliberately simple: upstream prefers the sum of the containers' requests where there are any.
-    if let Some(resources) = spec.get_mut("resources") {
-        fill_requests(resources);
-    }
+    spec.inside("resources", fill_requests);
     spec.default_to("enableServiceLinks", true);
-    if spec.flag("hostNetwork") {
-        for list in ["containers", "initContainers"] {
-            for container in spec.items_mut(list) {
-                for port in container.items_mut("ports") {
-                    if port.int("hostPort").unwrap_or_default() == 0
-                        && let Some(number) = port.int("containerPort")
-                    {
-                        port.put("hostPort", number);
-                    }
-                }
-            }
-        }
+}
+
+fn set_host_port(port: &mut Value) {
+    if port.int("hostPort").unwrap_or_default() == 0
+        && let Some(number) = port.int("containerPort")
+    {
+        port.put("hostPort", number);
     }
 }
 
@@ -75,33 +64,18 @@ fn set_container(container: &mut Value) {
     container.default_text("terminationMessagePath", "/dev/termination-log");
     container.default_text("terminationMessagePolicy", "File");
     container.default_to("resources", json!({}));
-    for port in container.items_mut("ports") {
-        port.default_text("protocol", "TCP");
-    }
-    if let Some(resources) = container.get_mut("resources") {
-        canonicalize_requirements(resources);
-    }
-    for variable in container.items_mut("env") {
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fieldRef")) {
-            reference.default_text("apiVersion", "v1");
-        }
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|f| f.get_mut("resourceFieldRef")) {
-            set_divisor(reference);
-        }
-        if let Some(reference) = variable.get_mut("valueFrom").and_then(|from| from.get_mut("fileKeyRef")) {
-            reference.default_to("optional", false);
-        }
-    }
+    container.each_inside("ports", |port| port.default_text("protocol", "TCP"));
+    container.inside("resources", canonicalize_requirements);
+    container.each_inside("env", |variable| {
+        variable.inside("valueFrom.fieldRef", |reference| reference.default_text("apiVersion", "v1"));
+        variable.inside("valueFrom.resourceFieldRef", set_divisor);
+        variable.inside("valueFrom.fileKeyRef", |reference| reference.default_to("optional", false));
+    });
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
-        if let Some(probe) = container.get_mut(name) {
-            set_probe(probe);
-        }
+        container.inside(name, set_probe);
     }
-    for hook in ["postStart", "preStop"] {
-        if let Some(handler) = container.get_mut("lifecycle").and_then(|l| l.get_mut(hook)) {
-            set_handler(handler);
-        }
-    }
+    container.inside("lifecycle.postStart", set_handler);
+    container.inside("lifecycle.preStop", set_handler);
 }
 
 fn set_probe(probe: &mut Value) {
@@ -116,13 +90,11 @@ fn set_probe(probe: &mut Value) {
 }
 
 fn set_handler(handler: &mut Value) {
-    if let Some(get) = handler.get_mut("httpGet") {
+    handler.inside("httpGet", |get| {
         get.default_text("path", "/");
         get.default_text("scheme", "HTTP");
-    }
-    if let Some(grpc) = handler.get_mut("grpc") {
-        grpc.default_to("service", "");
-    }
+    });
+    handler.inside("grpc", |grpc| grpc.default_to("service", ""));
 }
 
 fn set_volume(volume: &mut Value) {
@@ -130,61 +102,38 @@ fn set_volume(volume: &mut Value) {
         volume.put("emptyDir", json!({}));
     }
     for source in ["secret", "configMap", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(source).filter(|s| s.is_object()) {
-            source.default_to("defaultMode", 0o644);
-        }
+        volume.inside(source, |source| source.default_to("defaultMode", 0o644));
     }
-    if let Some(host_path) = volume.get_mut("hostPath").filter(|s| s.is_object()) {
-        host_path.default_to("type", "");
-    }
-    if let Some(limit) = volume.get_mut("emptyDir").and_then(|e| e.get_mut("sizeLimit")) {
-        quantity::canonicalize(limit);
-    }
-    if let Some(image) = volume.get_mut("image").filter(|s| s.is_object())
-        && image.text("pullPolicy").is_empty()
-    {
-        image.put("pullPolicy", pull_policy(image.text("reference")));
-    }
-    if let Some(projected) = volume.get_mut("projected") {
-        for source in projected.items_mut("sources") {
-            if let Some(token) = source.get_mut("serviceAccountToken") {
-                token.default_to("expirationSeconds", 3600);
-            }
-            if let Some(downward) = source.get_mut("downwardAPI") {
-                set_downward_items(downward);
-            }
-        }
-    }
-    if let Some(downward) = volume.get_mut("downwardAPI") {
-        set_downward_items(downward);
-    }
-    if let Some(claim) = volume.get_mut("ephemeral").and_then(|e| e.get_mut("volumeClaimTemplate"))
-        && let Some(spec) = claim.get_mut("spec")
-    {
+    volume.inside("hostPath", |host_path| host_path.default_to("type", ""));
+    volume.inside("emptyDir.sizeLimit", quantity::canonicalize);
+    volume.inside("image", |image| {
+        let policy = pull_policy(image.text("reference"));
+        image.default_text("pullPolicy", policy);
+    });
+    volume.inside("projected", |projected| {
+        projected.each_inside("sources", |source| {
+            source.inside("serviceAccountToken", |token| token.default_to("expirationSeconds", 3600));
+            source.inside("downwardAPI", set_downward_items);
+        });
+    });
+    volume.inside("downwardAPI", set_downward_items);
+    volume.inside("ephemeral.volumeClaimTemplate.spec", |spec| {
         spec.default_text("volumeMode", "Filesystem");
-        if let Some(resources) = spec.get_mut("resources") {
-            canonicalize_requirements(resources);
-        }
-    }
+        spec.inside("resources", canonicalize_requirements);
+    });
 }
 
 fn set_downward_items(downward: &mut Value) {
-    for item in downward.items_mut("items") {
-        if let Some(reference) = item.get_mut("fieldRef") {
-            reference.default_text("apiVersion", "v1");
-        }
-        if let Some(reference) = item.get_mut("resourceFieldRef") {
-            set_divisor(reference);
-        }
-    }
+    downward.each_inside("items", |item| {
+        item.inside("fieldRef", |reference| reference.default_text("apiVersion", "v1"));
+        item.inside("resourceFieldRef", set_divisor);
+    });
 }
 
 /// Upstream writes an absent divisor as nothing of something.
 fn set_divisor(reference: &mut Value) {
     reference.default_to("divisor", "0");
-    if let Some(divisor) = reference.get_mut("divisor") {
-        quantity::canonicalize(divisor);
-    }
+    reference.inside("divisor", quantity::canonicalize);
 }
 
 /// `Always` for what may change under its name, `IfNotPresent` for the rest.
@@ -227,10 +176,6 @@ pub fn canonicalize_requirements(resources: &mut Value) {
 /// Brings the amounts of a map into their canonical form, no finer than thousandths.
 pub fn canonicalize_list(parent: &mut Value, name: &str) {
     let Some(list) = parent.get_mut(name).and_then(Value::as_object_mut) else { return };
-    canonicalize_map(list);
-}
-
-fn canonicalize_map(list: &mut Map<String, Value>) {
     for amount in list.values_mut() {
         match quantity::Quantity::from_json(amount) {
             Ok(fine) if !fine.is_whole_milli() => {
