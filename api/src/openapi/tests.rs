@@ -36,7 +36,9 @@ fn check_references(document: &Value, definitions: &Value, prefix: &str) {
 fn every_version_should_have_a_document_whose_references_resolve() {
     with_table(|source| {
         let all = served(source);
-        assert!(all.contains(&&ServedVersion::new("", "v1")) && all.contains(&&ServedVersion::new("apps", "v1")));
+        assert!(
+            all.contains(&&ServedVersion::new("", "v1")) && all.contains(&&ServedVersion::new("apps", "v1"))
+        );
         for served in all {
             let bytes = v3_json(source, &served.group, &served.version).unwrap();
             let document: Value = serde_json::from_slice(&bytes).unwrap();
