@@ -1,6 +1,6 @@
 //! Reading JSON trees by pointer: what is not there is empty, zero or false.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A text.
 pub fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -118,6 +118,18 @@ pub fn labels(object: &Value, pointer: &str) -> String {
     let pairs: Vec<String> =
         fields(object, pointer).iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
     if pairs.is_empty() { "<none>".into() } else { pairs.join(",") }
+}
+
+/// `key=value` pairs as a map. `place` says in messages where they stand.
+pub fn pairs<'a>(all: impl IntoIterator<Item = &'a str>, place: &str) -> anyhow::Result<Value> {
+    let mut map = json!({});
+    for pair in all {
+        let Some((key, value)) = pair.split_once('=') else {
+            anyhow::bail!("error: {place}{pair:?} is not of the form key=value");
+        };
+        map[key] = value.into();
+    }
+    Ok(map)
 }
 
 #[cfg(test)]

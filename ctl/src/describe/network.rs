@@ -91,8 +91,7 @@ pub fn endpoint_slice(object: &Value, page: &mut Page) {
         page.line(0, "Ports: <unset>");
     } else {
         page.line(0, "Ports:");
-        page.line(1, "Name\tPort\tProtocol");
-        page.line(1, "----\t----\t--------");
+        page.heading(1, "Name\tPort\tProtocol");
     }
     for port in items(object, "/ports") {
         let cells = ["/name", "/port", "/protocol"].map(|field| or_unset(&shown(port, field)).to_string());
@@ -137,8 +136,7 @@ pub async fn ingress(session: &Session, object: &Value, page: &mut Page) {
         }
     }
     page.line(0, "Rules:");
-    page.line(1, "Host\tPath\tBackends");
-    page.line(1, "----\t----\t--------");
+    page.heading(1, "Host\tPath\tBackends");
     let mut any = false;
     for rule in items(object, "/spec/rules").filter(|rule| rule["http"].is_object()) {
         any = true;

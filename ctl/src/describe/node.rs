@@ -75,8 +75,7 @@ fn conditions(node: &Value, page: &mut Page) {
         return;
     }
     page.line(0, "Conditions:");
-    page.line(1, "Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage");
-    page.line(1, "----\t------\t-----------------\t------------------\t------\t-------");
+    page.heading(1, "Type\tStatus\tLastHeartbeatTime\tLastTransitionTime\tReason\tMessage");
     for condition in items(node, "/status/conditions") {
         let (heartbeat, transition) =
             (time(text(condition, "/lastHeartbeatTime")), time(text(condition, "/lastTransitionTime")));
@@ -115,8 +114,7 @@ fn taken(node: &Value, pods: Vec<&Value>, page: &mut Page) {
     let offered = if node.pointer("/status/allocatable").is_some() { "allocatable" } else { "capacity" };
     let offer = |resource: &str| amount(&node["status"][offered][resource]);
     page.field("Non-terminated Pods", format!("({} in total)", pods.len()));
-    page.line(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
-    page.line(1, "---------\t----\t\t------------\t----------\t---------------\t-------------\t---");
+    page.heading(1, "Namespace\tName\t\tCPU Requests\tCPU Limits\tMemory Requests\tMemory Limits\tAge");
     for pod in &pods {
         let cell = |resource: &str, field: &str| share(of_pod(pod, field, resource), offer(resource));
         page.line(
@@ -134,8 +132,7 @@ fn taken(node: &Value, pods: Vec<&Value>, page: &mut Page) {
         );
     }
     page.line(0, "Allocated resources:\n  (Total limits may be over 100 percent, i.e., overcommitted.)");
-    page.line(1, "Resource\tRequests\tLimits");
-    page.line(1, "--------\t--------\t------");
+    page.heading(1, "Resource\tRequests\tLimits");
     let sum = |resource: &str, field: &str| {
         pods.iter().map(|pod| of_pod(pod, field, resource)).fold(nothing(), add)
     };

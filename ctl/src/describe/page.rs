@@ -76,10 +76,24 @@ impl Page {
         self.list(title, lines);
     }
 
-    /// Name, namespace, labels and annotations, with which most pages begin.
-    pub fn head(&mut self, object: &Value) {
+    /// The titles of columns, parted by tabs, and a line below each.
+    pub fn heading(&mut self, depth: usize, titles: &str) {
+        self.line(depth, titles);
+        let below = |c: char| if c == '\t' { '\t' } else { '-' };
+        let (indent, words) = titles.split_at(titles.len() - titles.trim_start().len());
+        // A title of two words has a line of its whole width.
+        self.line(depth, format!("{indent}{}", words.chars().map(below).collect::<String>()));
+    }
+
+    /// Name and namespace.
+    pub fn named(&mut self, object: &Value) {
         self.field("Name", text(object, "/metadata/name"));
         self.field("Namespace", text(object, "/metadata/namespace"));
+    }
+
+    /// Name, namespace, labels and annotations, with which most pages begin.
+    pub fn head(&mut self, object: &Value) {
+        self.named(object);
         self.marks(object);
     }
 

@@ -55,8 +55,7 @@ pub async fn namespace(session: &Session, object: &Value, page: &mut Page) {
     page.field("Status", text(object, "/status/phase"));
     if items(object, "/status/conditions").next().is_some() {
         page.line(0, "Conditions:");
-        page.line(1, "Type\tStatus\tLastTransitionTime\tReason\tMessage");
-        page.line(1, "----\t------\t------------------\t------\t-------");
+        page.heading(1, "Type\tStatus\tLastTransitionTime\tReason\tMessage");
     }
     for condition in items(object, "/status/conditions") {
         let at = time(text(condition, "/lastTransitionTime"));
@@ -82,8 +81,7 @@ pub async fn namespace(session: &Session, object: &Value, page: &mut Page) {
         return;
     }
     page.line(0, "Resource Limits");
-    page.line(0, " Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
-    page.line(0, " ----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
+    page.heading(0, " Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
     for range in items(&limits, "/items") {
         limit_lines(range, page);
     }
@@ -91,8 +89,7 @@ pub async fn namespace(session: &Session, object: &Value, page: &mut Page) {
 
 /// Writes a quota.
 pub fn quota(object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     amounts(object, 0, page);
 }
 
@@ -110,10 +107,8 @@ fn amounts(quota: &Value, depth: usize, page: &mut Page) {
 
 /// Writes a range of limits.
 pub fn limit_range(object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
-    page.line(0, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
-    page.line(0, "----\t--------\t---\t---\t---------------\t-------------\t-----------------------");
+    page.named(object);
+    page.heading(0, "Type\tResource\tMin\tMax\tDefault Request\tDefault Limit\tMax Limit/Request Ratio");
     limit_lines(object, page);
 }
 
@@ -142,8 +137,7 @@ pub fn role(object: &Value, page: &mut Page) {
     page.field("Name", text(object, "/metadata/name"));
     page.marks(object);
     page.line(0, "PolicyRule:");
-    page.line(1, "Resources\tNon-Resource URLs\tResource Names\tVerbs");
-    page.line(1, "---------\t-----------------\t--------------\t-----");
+    page.heading(1, "Resources\tNon-Resource URLs\tResource Names\tVerbs");
     let mut lines = Vec::new();
     for rule in items(object, "/rules") {
         let verbs = listed(rule, "/verbs");
@@ -197,8 +191,7 @@ pub fn binding(object: &Value, page: &mut Page) {
     page.line(1, format!("Kind:\t{}", text(object, "/roleRef/kind")));
     page.line(1, format!("Name:\t{}", text(object, "/roleRef/name")));
     page.line(0, "Subjects:");
-    page.line(1, "Kind\tName\tNamespace");
-    page.line(1, "----\t----\t---------");
+    page.heading(1, "Kind\tName\tNamespace");
     for subject in items(object, "/subjects") {
         page.line(1, ["/kind", "/name", "/namespace"].map(|field| text(subject, field)).join("\t"));
     }

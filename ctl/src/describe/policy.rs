@@ -33,8 +33,7 @@ const DIRECTIONS: [Direction; 2] = [
 
 /// Writes a network policy.
 pub fn network_policy(object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     let created = text(object, "/metadata/creationTimestamp").replace('T', " ").replace('Z', " +0000 UTC");
     page.field("Created on", created);
     page.marks(object);

@@ -12,8 +12,7 @@ const CONDITIONS: &[(&str, &str)] = &[("Type", "type"), ("Status", "status"), ("
 
 /// Writes a deployment.
 pub async fn deployment(session: &Session, object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field("CreationTimestamp", time(text(object, "/metadata/creationTimestamp")));
     page.marks(object);
     page.field("Selector", selector(&object["spec"]["selector"]));
@@ -57,8 +56,7 @@ fn conditions(object: &Value, page: &mut Page) {
         return;
     }
     page.line(0, "Conditions:");
-    page.line(1, "Type\tStatus\tReason");
-    page.line(1, "----\t------\t------");
+    page.heading(1, "Type\tStatus\tReason");
     for condition in items(object, "/status/conditions") {
         let cells: Vec<&str> =
             CONDITIONS.iter().map(|(_, field)| condition[*field].as_str().unwrap_or("")).collect();
@@ -97,8 +95,7 @@ async fn replica_sets(session: &Session, object: &Value, page: &mut Page) {
 
 /// Writes a replica set or a replication controller.
 pub async fn replica_set(session: &Session, object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field("Selector", pod_selector(object));
     page.marks(object);
     page.field_if("Controlled By", controller(object));
@@ -113,8 +110,7 @@ pub async fn replica_set(session: &Session, object: &Value, page: &mut Page) {
 
 /// Writes a daemon set.
 pub async fn daemon_set(session: &Session, object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field("Selector", pod_selector(object));
     page.field("Node-Selector", labels(object, "/spec/template/spec/nodeSelector"));
     page.marks(object);
@@ -133,8 +129,7 @@ pub async fn daemon_set(session: &Session, object: &Value, page: &mut Page) {
 
 /// Writes a stateful set.
 pub async fn stateful_set(session: &Session, object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field("CreationTimestamp", time(text(object, "/metadata/creationTimestamp")));
     page.field("Selector", pod_selector(object));
     page.marks(object);
@@ -170,8 +165,7 @@ fn claims(object: &Value, page: &mut Page) {
 
 /// Writes a job.
 pub fn job(object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field("Selector", selector(&object["spec"]["selector"]));
     page.marks(object);
     page.field_if("Controlled By", controller(object));
@@ -292,8 +286,7 @@ pub fn autoscaler(object: &Value, page: &mut Page) {
     page.field(&format!("{kind} pods"), format!("{current} current / {desired} desired"));
     if items(object, "/status/conditions").next().is_some() {
         page.line(0, "Conditions:");
-        page.line(1, "Type\tStatus\tReason\tMessage");
-        page.line(1, "----\t------\t------\t-------");
+        page.heading(1, "Type\tStatus\tReason\tMessage");
     }
     for condition in items(object, "/status/conditions") {
         let cells = ["/type", "/status", "/reason", "/message"].map(|field| text(condition, field));
@@ -341,8 +334,7 @@ fn metric(metric: &Value, status: &Value) -> String {
 
 /// Writes a disruption budget.
 pub fn disruption_budget(object: &Value, page: &mut Page) {
-    page.field("Name", text(object, "/metadata/name"));
-    page.field("Namespace", text(object, "/metadata/namespace"));
+    page.named(object);
     page.field_if("Min available", shown(object, "/spec/minAvailable"));
     page.field_if("Max unavailable", shown(object, "/spec/maxUnavailable"));
     page.field("Selector", selector(&object["spec"]["selector"]));

@@ -5,6 +5,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::session::Session;
+use crate::tree::pairs;
 use crate::writing::Writing;
 
 /// The flags of `expose`.
@@ -53,7 +54,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     let [target] = targets.as_slice() else { bail!("error: name one object to expose") };
     let object = session.api.get(&target.path()).await?;
     let selector = match &options.selector {
-        Some(text) => labels(text)?,
+        Some(text) => pairs(text.split(','), "")?,
         None => selector_of(&object)
             .with_context(|| format!("error: {} selects no pods; give --selector", target.reported()))?,
     };
@@ -64,7 +65,7 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
         "spec": {"selector": selector, "ports": ports, "type": options.kind},
     });
     if let Some(text) = &options.labels {
-        service["metadata"]["labels"] = labels(text)?;
+        service["metadata"]["labels"] = pairs(text.split(','), "")?;
     } else if let Some(labels) = object.pointer("/metadata/labels") {
         service["metadata"]["labels"] = labels.clone();
     }
@@ -85,16 +86,6 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     let path = format!("/api/v1/namespaces/{namespace}/services?{}", options.writing.query("ctl-expose"));
     let created = session.api.create(&path, &service).await?;
     options.writing.tell(&created, &reported, "exposed")
-}
-
-fn labels(text: &str) -> anyhow::Result<Value> {
-    let mut all = json!({});
-    for pair in text.split(',') {
-        let (key, value) =
-            pair.split_once('=').with_context(|| format!("error: {pair:?} is not of the form key=value"))?;
-        all[key] = value.into();
-    }
-    Ok(all)
 }
 
 fn selector_of(object: &Value) -> Option<Value> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::ExitWith;
 use crate::cli::Span;
 use crate::session::Session;
-use crate::tree::{items, number, text};
+use crate::tree::{items, number, pairs, text};
 use crate::verbs::{attach, logs};
 use crate::writing::Writing;
 
@@ -113,23 +113,12 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
     outcome
 }
 
-fn pairs(all: &[String], flag: &str) -> anyhow::Result<Value> {
-    let mut map = json!({});
-    for pair in all {
-        let (key, value) = pair
-            .split_once('=')
-            .with_context(|| format!("error: --{flag}: {pair:?} is not of the form key=value"))?;
-        map[key] = value.into();
-    }
-    Ok(map)
-}
-
 fn pod(options: &Options, namespace: &str) -> anyhow::Result<Value> {
     if !["Always", "OnFailure", "Never"].contains(&options.restart.as_str()) {
         bail!("error: invalid restart policy: {}; known are Always, OnFailure and Never", options.restart);
     }
     let labels = match &options.labels {
-        Some(text) => pairs(&text.split(',').map(str::to_string).collect::<Vec<_>>(), "labels")?,
+        Some(text) => pairs(text.split(','), "--labels: ")?,
         None => json!({"run": options.name}),
     };
     let mut container = json!({"name": options.name, "image": options.image});
@@ -145,7 +134,9 @@ fn pod(options: &Options, namespace: &str) -> anyhow::Result<Value> {
     if options.privileged {
         container["securityContext"] = json!({"privileged": true});
     }
-    for (name, value) in pairs(&options.env, "env")?.as_object().into_iter().flatten() {
+    for (name, value) in
+        pairs(options.env.iter().map(String::as_str), "--env: ")?.as_object().into_iter().flatten()
+    {
         let list = container.as_object_mut().map(|map| map.entry("env").or_insert_with(|| json!([])));
         if let Some(list) = list.and_then(Value::as_array_mut) {
             list.push(json!({"name": name, "value": value}));
@@ -164,7 +155,8 @@ fn pod(options: &Options, namespace: &str) -> anyhow::Result<Value> {
         "spec": {"containers": [container], "restartPolicy": options.restart},
     });
     if !options.annotations.is_empty() {
-        pod["metadata"]["annotations"] = pairs(&options.annotations, "annotations")?;
+        pod["metadata"]["annotations"] =
+            pairs(options.annotations.iter().map(String::as_str), "--annotations: ")?;
     }
     if let Some(overrides) = &options.overrides {
         let overrides: Value = serde_json::from_str(overrides).context("error: --overrides is not JSON")?;

@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{Made, bare};
+use crate::tree::pairs;
 
 /// The kinds of services.
 #[derive(Subcommand, Clone, Debug)]
@@ -152,11 +153,9 @@ impl IngressOptions {
         if !tls.is_empty() {
             object["spec"]["tls"] = tls.into();
         }
-        for annotation in &self.annotation {
-            let (key, value) = annotation.split_once('=').with_context(|| {
-                format!("error: --annotation {annotation:?} is not of the form key=value")
-            })?;
-            object["metadata"]["annotations"][key] = value.into();
+        if !self.annotation.is_empty() {
+            let annotations = self.annotation.iter().map(String::as_str);
+            object["metadata"]["annotations"] = pairs(annotations, "--annotation ")?;
         }
         Ok(Made::namespaced("/apis/networking.k8s.io/v1", "ingresses", object))
     }

@@ -1,11 +1,12 @@
 //! Deployments, jobs, cron jobs and disruption budgets.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::{Made, bare};
 use crate::session::Session;
+use crate::tree::pairs;
 
 /// The flags of `create deployment`.
 #[derive(Args, Clone, Debug)]
@@ -196,12 +197,7 @@ impl DisruptionBudgetOptions {
         if let Some(text) = &self.max_unavailable {
             object["spec"]["maxUnavailable"] = amount(text);
         }
-        for pair in self.selector.split(',') {
-            let (key, value) = pair
-                .split_once('=')
-                .with_context(|| format!("error: --selector: {pair:?} is not of the form key=value"))?;
-            object["spec"]["selector"]["matchLabels"][key] = value.into();
-        }
+        object["spec"]["selector"]["matchLabels"] = pairs(self.selector.split(','), "--selector: ")?;
         Ok(Made::namespaced("/apis/policy/v1", "poddisruptionbudgets", object))
     }
 }
