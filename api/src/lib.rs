@@ -26,7 +26,8 @@ pub use schema::quantity;
 
 pub use error::{ApiError, FieldError, Reason};
 pub use row::{
-    CustomResource, CustomVersion, PrinterColumn, Row, ScalePaths, Scope, ServedVersion, Subresource, Verb,
+    CustomResource, CustomVersion, PrinterColumn, Row, ScalePaths, Scope, Selectable, ServedVersion,
+    Subresource, Verb,
 };
 pub use strategy::{Strategy, WriteContext};
 pub use table::ResourceTable;

@@ -17,7 +17,7 @@ const FOREGROUND: &str = "foregroundDeletion";
 pub fn validate(object: &Value, row: &Row) -> Vec<FieldError> {
     at::check(object, |object| {
         let metadata = object.field("metadata");
-        let rule = row.strategy.name_rule();
+        let rule = row.name_rule;
         let prefix = metadata.field("generateName");
         if !prefix.is_empty() {
             prefix.invalid_each(prefix.str(), rule.check_prefix(prefix.str()));

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 use schema::Schema;
 use serde_json::Value;
 
-use crate::{Strategy, WriteContext, field::Touch};
+use crate::{Strategy, WriteContext, field::Touch, names::NameRule};
 
 /// Whether objects live in namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,30 @@ pub struct Subresource {
     pub body: Option<(&'static str, &'static str, &'static str)>,
     /// What it can do.
     pub verbs: &'static [Verb],
+}
+
+/// A field that selectors may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Selectable {
+    /// Its name in selectors.
+    pub label: &'static str,
+    /// Where its value is, and where else when it is not there.
+    pub paths: [&'static str; 2],
+    /// What stands for none.
+    pub otherwise: &'static str,
+}
+
+impl Selectable {
+    fn value(&self, object: &Value) -> String {
+        let found = self.paths.iter().find_map(|path| {
+            match path.split('.').try_fold(object, |value, name| value.get(name))? {
+                Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+                scalar @ (Value::Bool(_) | Value::Number(_)) => Some(scalar.to_string()),
+                _ => None,
+            }
+        });
+        found.unwrap_or_else(|| self.otherwise.to_string())
+    }
 }
 
 /// A group and version in which a row is served.
@@ -131,6 +155,10 @@ pub struct Row {
     pub versioned_update: bool,
     /// The status of a new object, whatever its writer says of it; `None` leaves that to the strategy.
     pub first_status: Option<fn() -> Value>,
+    /// What names the kind admits.
+    pub name_rule: NameRule,
+    /// What field selectors may name beyond `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [Selectable],
     /// What is special about the kind.
     pub strategy: Arc<dyn Strategy>,
     /// What a CustomResourceDefinition says about it; `None` for built-in kinds.
@@ -156,6 +184,12 @@ impl Row {
     /// Whether it can do that.
     pub fn can(&self, verb: Verb) -> bool {
         self.verbs.contains(&verb)
+    }
+
+    /// The values of the fields that selectors may name. Of the object only scalars need to be there, its own and those
+    /// of its members.
+    pub fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        self.selectable.iter().map(|field| (field.label, field.value(object))).collect()
     }
 
     /// Brings a new object into its first state.

@@ -1,6 +1,6 @@
 //! What is special about a kind. Most kinds need little of it, many need nothing; the pipeline does the rest.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 
@@ -8,7 +8,6 @@ use crate::{
     FieldError,
     at::{self, At},
     field::same_meaning,
-    names::NameRule,
 };
 
 /// What a strategy may know of the request.
@@ -34,11 +33,6 @@ pub struct WriteContext<'a> {
 /// the row [counts it](crate::Row::counts_generation), keeps `status` on a write to the object and everything but
 /// `status` on a write to `/status` (for rows that have that subresource).
 pub trait Strategy: Send + Sync {
-    /// What names the kind admits.
-    fn name_rule(&self) -> NameRule {
-        NameRule::Subdomain
-    }
-
     /// Defaults that a schema cannot express, because they depend on other fields. Runs after the schema's defaults,
     /// and again after mutating admission: it changes nothing the second time.
     fn set_defaults(&self, _object: &mut Value) {}
@@ -83,14 +77,6 @@ pub trait Strategy: Send + Sync {
 
     /// What the user should know though the write succeeds.
     fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Every field that field selectors may name beyond `metadata.name` and `metadata.namespace`, with the object's
-    /// values. All of them are there for any object, `Value::Null` included, so that the pipeline can tell an
-    /// unsupported field from an empty one. Of the object only scalars are there, its own and those of its members, and
-    /// no metadata.
-    fn selectable_fields(&self, _object: &Value) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 

@@ -2,17 +2,16 @@
 //!
 //! Assumes that the request itself (PEM) is checked by whoever signs it; here its presence and envelope are.
 
-use std::{borrow::Cow, cmp::Ordering, collections::BTreeSet};
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::common::spec;
 use crate::{
     Strategy, WriteContext,
     at::At,
     field::{Look, Touch},
-    names::{self, NameRule},
+    names,
 };
 
 const USAGES: &[&str] = &[
@@ -48,10 +47,6 @@ const DECISIONS: [&str; 3] = ["Approved", "Denied", "Failed"];
 pub struct CertificateSigningRequest;
 
 impl Strategy for CertificateSigningRequest {
-    fn name_rule(&self) -> NameRule {
-        NameRule::Any
-    }
-
     fn prepare_for_create(&self, object: &mut Value, context: &WriteContext) {
         let Some(spec) = object.object_mut("spec") else { return };
         for name in ["username", "uid", "groups", "extra"] {
@@ -134,10 +129,6 @@ impl Strategy for CertificateSigningRequest {
         if context.subresource == Some("status") {
             check_conditions(new);
         }
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        vec![("spec.signerName".into(), spec(object).text("signerName").to_string())]
     }
 }
 

@@ -9,8 +9,7 @@ use crate::{
     Strategy, WriteContext,
     at::At,
     field::{Look, Touch},
-    intstr,
-    names::{self, NameRule},
+    intstr, names,
     net::AddressRange,
     selector,
 };
@@ -267,10 +266,6 @@ impl Strategy for ServiceCidr {
 pub struct IpAddress;
 
 impl Strategy for IpAddress {
-    fn name_rule(&self) -> NameRule {
-        NameRule::IpAddress
-    }
-
     fn check(&self, object: &At) {
         let parent = object.field("spec.parentRef");
         if !parent.is_given() {

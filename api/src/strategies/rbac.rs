@@ -6,8 +6,7 @@ use crate::{
     Strategy, WriteContext,
     at::At,
     field::{Look, Touch},
-    names::{self, NameRule},
-    selector,
+    names, selector,
 };
 
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -19,10 +18,6 @@ pub struct Role {
 }
 
 impl Strategy for Role {
-    fn name_rule(&self) -> NameRule {
-        NameRule::PathSegment
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         // Readers expect the list, even when it is empty.
         object.default_to("rules", json!([]));
@@ -60,10 +55,6 @@ pub struct Binding {
 }
 
 impl Strategy for Binding {
-    fn name_rule(&self) -> NameRule {
-        NameRule::PathSegment
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         object.inside("roleRef", |role| role.default_text("apiGroup", GROUP));
         object.each_inside("subjects", |subject| {

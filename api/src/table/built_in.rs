@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{Row, Scope, ServedVersion, Subresource, Verb, strategies};
+use crate::{Row, Scope, Selectable, ServedVersion, Subresource, Verb, names::NameRule, strategies};
 use Verb::{Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch};
 
 const FULL: &[Verb] = &[Create, Delete, DeleteCollection, Get, List, Patch, Update, Watch];
@@ -52,6 +52,8 @@ struct Line {
     upsert: bool,
     versioned: bool,
     first_status: Option<fn() -> Value>,
+    names: NameRule,
+    selectable: &'static [Selectable],
 }
 
 type Versions = &'static [(&'static str, &'static str)];
@@ -72,6 +74,8 @@ const fn line(served: Versions, kind: &'static str, plural: &'static str, scope:
         upsert: false,
         versioned: false,
         first_status: None,
+        names: NameRule::Subdomain,
+        selectable: &[],
     }
 }
 
@@ -146,6 +150,16 @@ impl Line {
         self
     }
 
+    const fn names(mut self, rule: NameRule) -> Self {
+        self.names = rule;
+        self
+    }
+
+    const fn selects(mut self, fields: &'static [Selectable]) -> Self {
+        self.selectable = fields;
+        self
+    }
+
     fn row(&self) -> Row {
         let served: Vec<ServedVersion> = self.served.iter().map(|(g, v)| ServedVersion::new(g, v)).collect();
         // The first version listed is the preferred one and the one in which objects are stored.
@@ -169,6 +183,8 @@ impl Line {
             created_by_update: self.upsert,
             versioned_update: self.versioned,
             first_status: self.first_status,
+            name_rule: self.names,
+            selectable: self.selectable,
             strategy: strategies::for_kind(group, self.kind),
             custom: None,
         }
@@ -197,6 +213,42 @@ const DISCOVERY: Versions = &[("discovery.k8s.io", "v1")];
 const RESOURCE: Versions = &[("resource.k8s.io", "v1")];
 const FLOWCONTROL: Versions = &[("flowcontrol.apiserver.k8s.io", "v1")];
 const METRICS: Versions = &[("metrics.k8s.io", "v1beta1")];
+
+/// A field that selectors name by where it is.
+const fn field(path: &'static str) -> Selectable {
+    field_or(path, path, "")
+}
+
+const fn field_or(label: &'static str, path: &'static str, otherwise: &'static str) -> Selectable {
+    Selectable { label, paths: [path, path], otherwise }
+}
+
+const PHASE: Selectable = field("status.phase");
+const REPLICAS: Selectable = field_or("status.replicas", "status.replicas", "0");
+const OF_PODS: &[Selectable] = &[
+    field("spec.nodeName"),
+    field("spec.restartPolicy"),
+    field("spec.schedulerName"),
+    field("spec.serviceAccountName"),
+    field_or("spec.hostNetwork", "spec.hostNetwork", "false"),
+    PHASE,
+    field("status.podIP"),
+    field_or("status.podIPs", "status.podIP", ""),
+    field("status.nominatedNodeName"),
+];
+const OF_EVENTS: &[Selectable] = &[
+    field("involvedObject.kind"),
+    field("involvedObject.namespace"),
+    field("involvedObject.name"),
+    field("involvedObject.uid"),
+    field("involvedObject.apiVersion"),
+    field("involvedObject.resourceVersion"),
+    field("involvedObject.fieldPath"),
+    field("reason"),
+    field("reportingComponent"),
+    Selectable { label: "source", paths: ["source.component", "reportingComponent"], otherwise: "" },
+    field("type"),
+];
 
 fn no_balancer() -> Value {
     json!({"loadBalancer": {}})
@@ -229,26 +281,29 @@ const LINES: &[Line] = &[
     cluster(CORE, "ComponentStatus", "componentstatuses").short(&["cs"]).virtual_(READ),
     namespaced(CORE, "ConfigMap", "configmaps").short(&["cm"]),
     namespaced(CORE, "Endpoints", "endpoints").short(&["ep"]).upsert(),
-    namespaced(EVENTS, "Event", "events").short(&["ev"]).upsert(),
+    namespaced(EVENTS, "Event", "events").short(&["ev"]).upsert().selects(OF_EVENTS),
     namespaced(CORE, "LimitRange", "limitranges").short(&["limits"]),
     cluster(CORE, "Namespace", "namespaces").short(&["ns"])
         .verbs(&[Create, Delete, Get, List, Patch, Update, Watch])
-        .sub(&[own("finalize", UPDATE), STATUS]).first(|| json!({"phase": "Active"})),
+        .sub(&[own("finalize", UPDATE), STATUS]).first(|| json!({"phase": "Active"}))
+        .names(NameRule::Label).selects(&[PHASE]),
     cluster(CORE, "Node", "nodes").short(&["no"])
-        .sub(&[other("proxy", ("", "v1", "NodeProxyOptions"), PROXY), STATUS]),
+        .sub(&[other("proxy", ("", "v1", "NodeProxyOptions"), PROXY), STATUS])
+        .selects(&[field_or("spec.unschedulable", "spec.unschedulable", "false")]),
     namespaced(CORE, "PersistentVolumeClaim", "persistentvolumeclaims").short(&["pvc"]).sub(&[STATUS]).idle()
         .first(|| json!({"phase": "Pending"})),
     cluster(CORE, "PersistentVolume", "persistentvolumes").short(&["pv"]).sub(&[STATUS]).idle(),
-    namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS).counts(),
+    namespaced(CORE, "Pod", "pods").short(&["po"]).all().sub(PODS).counts().selects(OF_PODS),
     namespaced(CORE, "PodTemplate", "podtemplates").counts(),
     namespaced(CORE, "ReplicationController", "replicationcontrollers").short(&["rc"]).all()
-        .sub(&[SCALE, STATUS]).counts().first(|| json!({"replicas": 0})),
+        .sub(&[SCALE, STATUS]).counts().first(|| json!({"replicas": 0})).selects(&[REPLICAS]),
     namespaced(CORE, "ResourceQuota", "resourcequotas").short(&["quota"]).sub(&[STATUS]).first(|| json!({})),
-    namespaced(CORE, "Secret", "secrets"),
+    namespaced(CORE, "Secret", "secrets").selects(&[field("type")]),
     namespaced(CORE, "ServiceAccount", "serviceaccounts").short(&["sa"])
         .sub(&[other("token", ("authentication.k8s.io", "v1", "TokenRequest"), CREATE)]),
     namespaced(CORE, "Service", "services").short(&["svc"]).all()
-        .sub(&[other("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS]).upsert().first(no_balancer),
+        .sub(&[other("proxy", ("", "v1", "ServiceProxyOptions"), PROXY), STATUS]).upsert().first(no_balancer)
+        .names(NameRule::Label).selects(&[field("spec.clusterIP"), field("spec.type")]),
 
     cluster(APIREGISTRATION, "APIService", "apiservices").extension().sub(&[STATUS]).idle().first(|| json!({})),
 
@@ -256,7 +311,7 @@ const LINES: &[Line] = &[
     namespaced(APPS, "DaemonSet", "daemonsets").short(&["ds"]).all().sub(&[STATUS]).counts().first(scheduled_none),
     namespaced(APPS, "Deployment", "deployments").short(&["deploy"]).all().sub(&[SCALE, STATUS]).counts().first(|| json!({})),
     namespaced(APPS, "ReplicaSet", "replicasets").short(&["rs"]).all().sub(&[SCALE, STATUS])
-        .counts().first(|| json!({"replicas": 0})),
+        .counts().first(|| json!({"replicas": 0})).selects(&[REPLICAS]),
     namespaced(APPS, "StatefulSet", "statefulsets").short(&["sts"]).all().sub(&[SCALE, STATUS])
         .counts().first(|| json!({"replicas": 0, "availableReplicas": 0})),
 
@@ -272,24 +327,26 @@ const LINES: &[Line] = &[
         .sub(&[STATUS]).first(|| json!({"desiredReplicas": 0})),
 
     namespaced(BATCH, "CronJob", "cronjobs").short(&["cj"]).all().sub(&[STATUS]).counts().first(|| json!({})),
-    namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]).counts().first(|| json!({})),
+    namespaced(BATCH, "Job", "jobs").all().sub(&[STATUS]).counts().first(|| json!({}))
+        .selects(&[field_or("status.successful", "status.succeeded", "0")]),
 
     cluster(CERTIFICATES, "CertificateSigningRequest", "certificatesigningrequests").short(&["csr"])
-        .sub(&[own("approval", VIEW), STATUS]).first(|| json!({})),
+        .sub(&[own("approval", VIEW), STATUS]).first(|| json!({}))
+        .names(NameRule::Any).selects(&[field("spec.signerName")]),
 
     cluster(NETWORKING, "IngressClass", "ingressclasses").idle().counts(),
     namespaced(NETWORKING, "Ingress", "ingresses").short(&["ing"]).sub(&[STATUS]).idle().counts().first(no_balancer),
-    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]).counts(),
+    cluster(NETWORKING, "IPAddress", "ipaddresses").short(&["ip"]).counts().names(NameRule::IpAddress),
     namespaced(NETWORKING, "NetworkPolicy", "networkpolicies").short(&["netpol"]).idle().counts(),
     cluster(NETWORKING, "ServiceCIDR", "servicecidrs").sub(&[STATUS]).first(|| json!({})),
 
     namespaced(POLICY, "PodDisruptionBudget", "poddisruptionbudgets").short(&["pdb"]).sub(&[STATUS])
         .counts().versioned().first(disrupted_none),
 
-    cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings").upsert(),
-    cluster(RBAC, "ClusterRole", "clusterroles").upsert(),
-    namespaced(RBAC, "RoleBinding", "rolebindings").upsert(),
-    namespaced(RBAC, "Role", "roles").upsert(),
+    cluster(RBAC, "ClusterRoleBinding", "clusterrolebindings").upsert().names(NameRule::PathSegment),
+    cluster(RBAC, "ClusterRole", "clusterroles").upsert().names(NameRule::PathSegment),
+    namespaced(RBAC, "RoleBinding", "rolebindings").upsert().names(NameRule::PathSegment),
+    namespaced(RBAC, "Role", "roles").upsert().names(NameRule::PathSegment),
 
     cluster(STORAGE, "CSIDriver", "csidrivers").idle().counts(),
     cluster(STORAGE, "CSINode", "csinodes").idle(),

@@ -1,6 +1,5 @@
 //! One object as the cache holds it.
 
-use std::borrow::Cow;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
@@ -50,9 +49,9 @@ impl Cached {
         let (key, bytes) = (&entry.key, &entry.value);
         let broken = |error| MalformedObject::Json(key.clone(), error);
         // A kind whose fields can be selected has some of an object without anything in it, too.
-        let selects = row.filter(|row| !row.strategy.selectable_fields(&Value::Null).is_empty());
+        let selects = row.filter(|row| !row.selectable.is_empty());
         let outline = Outline::read(bytes, selects.is_some()).map_err(broken)?;
-        let fields = selects.map(|row| row.strategy.selectable_fields(&outline.scalars)).unwrap_or_default();
+        let fields = selects.map(|row| row.selectable_fields(&outline.scalars)).unwrap_or_default();
         Self::build(key.clone(), entry.mod_revision, bytes.clone(), outline.labels, fields)
     }
 
@@ -73,7 +72,7 @@ impl Cached {
         revision: Revision,
         encoded: Bytes,
         labels: Pairs,
-        fields: Vec<(Cow<'static, str>, String)>,
+        fields: Vec<(&'static str, String)>,
     ) -> Result<Self, MalformedObject> {
         // Kind and API version come first and cannot hold a quote, so that the first occurrence is the member itself.
         let metadata_at = encoded

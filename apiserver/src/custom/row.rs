@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::field::Look;
+use api::names::NameRule;
 use api::{
     CustomResource, CustomVersion, PrinterColumn, Row, ScalePaths, Scope, ServedVersion, Subresource, Verb,
 };
@@ -83,6 +84,8 @@ pub(super) fn of(definition: &Value) -> Result<Row, RowError> {
         created_by_update: false,
         versioned_update: true,
         first_status: None,
+        name_rule: NameRule::Subdomain,
+        selectable: &[],
         strategy: Arc::new(Custom { has_status: has("status"), rules }),
         custom: Some(Arc::new(CustomResource {
             versions: described,

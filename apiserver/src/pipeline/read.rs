@@ -243,12 +243,11 @@ pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let mut fields = FieldSelector::parse(call.query.get("fieldSelector").unwrap_or_default())
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let known = target.row.strategy.selectable_fields(&Value::Null);
     let custom = target.row.custom.as_ref();
     let described = custom.and_then(|custom| custom.versions.get(&target.version.version));
     let is_known = |field: &str| {
         matches!(field, "metadata.name" | "metadata.namespace")
-            || known.iter().any(|(name, _)| name == field)
+            || target.row.selectable.iter().any(|known| known.label == field)
             || described.is_some_and(|version| version.selectable.iter().any(|name| name == field))
     };
     if let Some(field) = fields.first_unsupported(is_known) {

@@ -1,18 +1,12 @@
 //! Replica sets.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::super::{
     common::{default_template, endless_template, selector_of_template, spec, spec_mut},
     pod,
 };
-use crate::{
-    Strategy, WriteContext,
-    at::At,
-    field::{Look, Touch},
-};
+use crate::{Strategy, WriteContext, at::At, field::Touch};
 
 /// What is special about replica sets.
 pub struct ReplicaSet;
@@ -45,11 +39,6 @@ impl Strategy for ReplicaSet {
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         pod::warnings_of_template(new, old)
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let replicas = object.dig(&["status", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
-        vec![("status.replicas".into(), replicas.to_string())]
     }
 }
 

@@ -1,7 +1,5 @@
 //! Replication controllers.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use super::{
@@ -53,10 +51,5 @@ impl Strategy for ReplicationController {
                 &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
             );
         }
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let replicas = object.dig(&["status", "replicas"]).and_then(Value::as_i64).unwrap_or_default();
-        vec![("status.replicas".into(), replicas.to_string())]
     }
 }

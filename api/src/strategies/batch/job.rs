@@ -2,8 +2,6 @@
 //!
 //! Deliberately absent: the insides of `successPolicy` rules beyond their number.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use super::super::{
@@ -105,11 +103,6 @@ impl Strategy for Job {
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         pod::warnings_of_template(new, old)
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let succeeded = object.dig(&["status", "succeeded"]).and_then(Value::as_i64).unwrap_or_default();
-        vec![("status.successful".into(), succeeded.to_string())]
     }
 }
 

@@ -1,7 +1,5 @@
 //! Namespaces: they go when everything in them has gone.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::super::common::name_of;
@@ -9,7 +7,7 @@ use crate::{
     Strategy, WriteContext,
     at::At,
     field::{Look, Touch},
-    names::{self, NameRule},
+    names,
 };
 
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -19,10 +17,6 @@ const FINALIZER: &str = "kubernetes";
 pub struct Namespace;
 
 impl Strategy for Namespace {
-    fn name_rule(&self) -> NameRule {
-        NameRule::Label
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let name = name_of(object).to_string();
         if !name.is_empty()
@@ -72,10 +66,5 @@ impl Strategy for Namespace {
         } else if !is_going && phase != "Active" {
             said.invalid_value(phase, "may only be 'Active' if `deletionTimestamp` is empty");
         }
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let phase = object.dig(&["status", "phase"]).and_then(Value::as_str).unwrap_or_default();
-        vec![("status.phase".into(), phase.to_string())]
     }
 }

@@ -1,6 +1,6 @@
 //! Nodes. Agents register with a status, so a new node keeps it.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -72,11 +72,6 @@ impl Strategy for Node {
             let detail = "node updates may not change providerID except from \"\" to valid";
             new.field("providerID").forbidden(detail);
         }
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let unschedulable = object.get("spec").is_some_and(|s| s.flag("unschedulable"));
-        vec![("spec.unschedulable".into(), unschedulable.to_string())]
     }
 }
 

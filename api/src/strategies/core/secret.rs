@@ -1,7 +1,5 @@
 //! Secrets. Messages never hold their contents.
 
-use std::borrow::Cow;
-
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
@@ -47,10 +45,6 @@ impl Strategy for Secret {
     fn check_update(&self, new: &At, old: &Value, _context: &WriteContext) {
         new.fixed(old, &["type"]);
         frozen(new, old, &["data"]);
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        vec![("type".into(), object.text("type").to_string())]
     }
 }
 

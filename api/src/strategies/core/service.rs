@@ -4,7 +4,7 @@
 //! other services: what belongs to which type, and what an update that leaves them out keeps. `service_addresses` has
 //! the rules of addresses and families.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -18,7 +18,6 @@ use crate::{
     at::At,
     field::{IMMUTABLE, Look, Touch},
     intstr, names,
-    names::NameRule,
 };
 
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -29,10 +28,6 @@ const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
 pub struct Service;
 
 impl Strategy for Service {
-    fn name_rule(&self) -> NameRule {
-        NameRule::Label
-    }
-
     fn set_defaults(&self, object: &mut Value) {
         let Some(spec) = spec_mut(object) else { return };
         spec.default_text("sessionAffinity", "None");
@@ -147,14 +142,6 @@ impl Strategy for Service {
         .filter(|(applies, _)| *applies)
         .map(|(_, said)| said.to_string())
         .collect()
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let spec = spec(object);
-        vec![
-            ("spec.clusterIP".into(), spec.text("clusterIP").to_string()),
-            ("spec.type".into(), spec.text("type").to_string()),
-        ]
     }
 }
 

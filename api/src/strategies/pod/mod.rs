@@ -5,8 +5,6 @@ pub mod qos;
 mod update;
 mod warnings;
 
-use std::borrow::Cow;
-
 use serde_json::{Value, json};
 
 use super::{
@@ -118,22 +116,6 @@ impl Strategy for Pod {
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
         warnings::of_pod(new, old)
-    }
-
-    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
-        let null = Value::Null;
-        let (spec, status) = (spec(object), object.get("status").unwrap_or(&null));
-        vec![
-            ("spec.nodeName".into(), spec.text("nodeName").to_string()),
-            ("spec.restartPolicy".into(), spec.text("restartPolicy").to_string()),
-            ("spec.schedulerName".into(), spec.text("schedulerName").to_string()),
-            ("spec.serviceAccountName".into(), spec.text("serviceAccountName").to_string()),
-            ("spec.hostNetwork".into(), spec.flag("hostNetwork").to_string()),
-            ("status.phase".into(), status.text("phase").to_string()),
-            ("status.podIP".into(), status.text("podIP").to_string()),
-            ("status.podIPs".into(), status.text("podIP").to_string()),
-            ("status.nominatedNodeName".into(), status.text("nominatedNodeName").to_string()),
-        ]
     }
 
     fn grace_period_seconds(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
