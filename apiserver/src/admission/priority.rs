@@ -32,10 +32,21 @@ impl Priority {
 #[async_trait]
 impl Admission for Priority {
     async fn mutate(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        if !request.is("", "pods") || request.operation != Operation::Create {
+        if !request.is("", "pods") {
             return Ok(());
         }
         let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+        if let (Operation::Update, Some(old)) = (request.operation, request.old) {
+            // Who replaces a pod need not know what was filled in here, which may never change.
+            for field in ["priority", "preemptionPolicy"] {
+                if let (None, Some(known)) = (spec.get(field), old["spec"].get(field)) {
+                    spec.insert(field.into(), known.clone());
+                }
+            }
+        }
+        if request.operation != Operation::Create {
+            return Ok(());
+        }
         let named = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or_default().to_string();
         let class =
             match named.as_str() {

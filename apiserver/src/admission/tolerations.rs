@@ -16,7 +16,8 @@ pub struct DefaultTolerations;
 #[async_trait]
 impl Admission for DefaultTolerations {
     async fn mutate(&self, request: &AdmissionRequest<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        if request.is("", "pods") && request.operation == Operation::Create {
+        // Also to those that are replaced by somebody who does not know of them: they could not go.
+        if request.is("", "pods") && matches!(request.operation, Operation::Create | Operation::Update) {
             add_tolerations(pod);
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Connections to the nodes' agents, and plain ones to pods and services.
+//! Connections to the nodes' agents, and to pods and services.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +31,7 @@ const AGENT_PORT: u16 = 10250;
 #[derive(Clone)]
 pub(crate) struct AgentClient {
     tls: Arc<rustls::ClientConfig>,
+    workload_tls: Arc<rustls::ClientConfig>,
 }
 
 /// A connection to something that serves HTTP/1.1.
@@ -83,15 +84,23 @@ impl AgentAddress {
 impl AgentClient {
     /// With the identity of the configuration.
     pub fn new(config: &Config) -> Result<Self, TlsError> {
-        Ok(Self { tls: Arc::new(tls::agent_config(&config.agent_client, &config.agent_ca_pem)?) })
+        let agents = tls::agent_config(&config.agent_client, &config.agent_ca_pem)?;
+        Ok(Self { tls: Arc::new(agents), workload_tls: Arc::new(tls::credulous_config()?) })
     }
 
     /// Connects to an agent.
     pub async fn dial_agent(&self, address: &AgentAddress) -> Result<Upstream, ApiError> {
+        Self::dial_tls(&self.tls, address).await
+    }
+
+    async fn dial_tls(
+        config: &Arc<rustls::ClientConfig>,
+        address: &AgentAddress,
+    ) -> Result<Upstream, ApiError> {
         let stream = dial(&address.host, address.port).await?;
         let name = ServerName::try_from(address.host.clone())
             .map_err(|e| ApiError::internal(format!("{} is no host name: {e}", address.host)))?;
-        let handshake = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        let handshake = TlsConnector::from(config.clone()).connect(name, stream);
         match tokio::time::timeout(CONNECT_MAX, handshake).await {
             Ok(Ok(stream)) => Ok(Upstream::Tls(Box::new(stream))),
             Ok(Err(error)) => Err(unreachable(&address.authority(), &error.to_string())),
@@ -123,8 +132,12 @@ impl AgentClient {
         serde_json::from_slice(&bytes).map_err(|e| ApiError::internal(format!("{path} of an agent: {e}")))
     }
 
-    /// Connects to a pod or service, without TLS.
-    pub async fn dial_plain(&self, address: &AgentAddress) -> Result<Upstream, ApiError> {
+    /// Connects to a pod or an endpoint of a service. With TLS it is believed whatever certificate it shows, as upstream:
+    /// nobody says which would be right.
+    pub async fn dial_workload(&self, address: &AgentAddress, tls: bool) -> Result<Upstream, ApiError> {
+        if tls {
+            return Self::dial_tls(&self.workload_tls, address).await;
+        }
         Ok(Upstream::Plain(dial(&address.host, address.port).await?))
     }
 }

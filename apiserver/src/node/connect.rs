@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::agent::{AgentAddress, Upstream};
-use super::route::{Route, route};
+use super::route::{Peer, Route, route};
 use crate::admission::AdmissionRequest;
 use crate::auth::UserInfo;
 use crate::authz::Attributes;
@@ -97,11 +97,12 @@ pub(crate) async fn connect(
         core.admission.validate(admission, options(query, target, kind).as_ref()).await?;
     }
     let route = route(core, query, request.uri(), target, kind)?;
-    let upstream = if route.is_agent {
-        core.agents.dial_agent(&route.address).await?
-    } else {
-        check_address(&route.address)?;
-        core.agents.dial_plain(&route.address).await?
+    let upstream = match route.peer {
+        Peer::Agent => core.agents.dial_agent(&route.address).await?,
+        Peer::Workload { tls } => {
+            check_address(&route.address)?;
+            core.agents.dial_workload(&route.address, tls).await?
+        }
     };
     let request = outgoing(request, &route)?;
     if streaming::is_upgrade(request.headers()) {

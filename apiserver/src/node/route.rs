@@ -16,8 +16,19 @@ pub(super) struct Route {
     pub address: AgentAddress,
     /// Path and query for the other side.
     pub path: String,
-    /// Whether the other side is an agent, spoken to with our certificate, or a pod or service, spoken to in the clear.
-    pub is_agent: bool,
+    pub peer: Peer,
+}
+
+/// Who the other side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// An agent, which is spoken to with our certificate.
+    Agent,
+    /// A pod or an endpoint of a service.
+    Workload {
+        /// With TLS, whoever it says that it is.
+        tls: bool,
+    },
 }
 
 /// Finds the way.
@@ -31,20 +42,22 @@ pub(super) fn route(
     let raw_query = uri.query().unwrap_or_default();
     match kind {
         Connect::NodeProxy => {
-            let (node, port) = split_port(&target.name);
-            let mut address = AgentAddress::of(&core.objects, node)?;
-            if let Some(port) = port {
+            let asked = Asked::read(target)?;
+            let mut address = AgentAddress::of(&core.objects, asked.name)?;
+            if let Some(port) = asked.port {
                 address.port = port.parse().map_err(|_| bad_port(port))?;
             }
-            Ok(Route { address, path: joined(&target.remainder, raw_query), is_agent: true })
+            Ok(Route { address, path: joined(&target.remainder, raw_query), peer: Peer::Agent })
         }
-        Connect::PodProxy => {
-            let address = pod_address(core, target)?;
-            Ok(Route { address, path: joined(&target.remainder, raw_query), is_agent: false })
-        }
-        Connect::ServiceProxy => {
-            let address = service_address(core, target)?;
-            Ok(Route { address, path: joined(&target.remainder, raw_query), is_agent: false })
+        Connect::PodProxy | Connect::ServiceProxy => {
+            let asked = Asked::read(target)?;
+            let address = if kind == Connect::PodProxy {
+                pod_address(core, target, &asked)?
+            } else {
+                service_address(core, target, &asked)?
+            };
+            let peer = Peer::Workload { tls: asked.tls };
+            Ok(Route { address, path: joined(&target.remainder, raw_query), peer })
         }
         Connect::Log | Connect::Exec | Connect::Attach | Connect::PortForward => {
             pod_stream(core, query, raw_query, target, kind)
@@ -86,7 +99,7 @@ fn pod_stream(
         Connect::Log | Connect::PortForward => raw_query.to_string(),
         _ => agent_query(query),
     };
-    Ok(Route { address, path: joined(&path, &query), is_agent: true })
+    Ok(Route { address, path: joined(&path, &query), peer: Peer::Agent })
 }
 
 /// The options of exec and attach in the agent's words: `input=1&output=1&error=1&tty=1&command=…`.
@@ -141,8 +154,8 @@ fn pod(core: &Core, target: &Target, name: &str) -> Result<Value, ApiError> {
         .ok_or_else(|| ApiError::not_found("", "pods", name))
 }
 
-fn pod_address(core: &Core, target: &Target) -> Result<AgentAddress, Failure> {
-    let (name, port) = split_port(&target.name);
+fn pod_address(core: &Core, target: &Target, asked: &Asked<'_>) -> Result<AgentAddress, Failure> {
+    let name = asked.name;
     let pod = pod(core, target, name)?;
     let host = pod.get("status").map_or("", |s| s.text("podIP")).to_string();
     if host.is_empty() {
@@ -153,23 +166,23 @@ fn pod_address(core: &Core, target: &Target) -> Result<AgentAddress, Failure> {
         let containers = pod.get("spec").map(|s| s.items("containers")).unwrap_or_default();
         containers.iter().flat_map(|c| c.items("ports")).find_map(|p| p.int("containerPort"))
     };
-    let port = match port {
+    let port = match asked.port {
         Some(text) => text.parse().map_err(|_| bad_port(text))?,
-        None => first().and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
+        None => first().and_then(|p| u16::try_from(p).ok()).unwrap_or(if asked.tls { 443 } else { 80 }),
     };
     Ok(AgentAddress { host, port })
 }
 
 /// An endpoint of a service that is ready; which one is left to chance.
-fn service_address(core: &Core, target: &Target) -> Result<AgentAddress, Failure> {
-    let (name, asked) = split_port(&target.name);
+fn service_address(core: &Core, target: &Target, asked: &Asked<'_>) -> Result<AgentAddress, Failure> {
+    let name = asked.name;
     let service = core
         .objects
         .get("core/services", &target.namespace, name)
         .ok_or_else(|| ApiError::not_found("", "services", name))?;
     let spec = service.get("spec").cloned().unwrap_or_default();
     let ports = spec.items("ports");
-    let port = match asked.filter(|a| !a.is_empty()) {
+    let port = match asked.port {
         Some(text) => ports
             .iter()
             .find(|p| p.text("name") == text || p.int("port").is_some_and(|port| port.to_string() == text)),
@@ -204,12 +217,31 @@ fn service_address(core: &Core, target: &Target) -> Result<AgentAddress, Failure
     found.into_iter().nth(choice).ok_or_else(unavailable)
 }
 
-/// `[scheme:]name[:port]`; without TLS to pods the scheme says nothing.
-fn split_port(name: &str) -> (&str, Option<&str>) {
-    let name = name.strip_prefix("http:").or_else(|| name.strip_prefix("https:")).unwrap_or(name);
-    match name.split_once(':') {
-        Some((name, port)) => (name, Some(port).filter(|p| !p.is_empty())),
-        None => (name, None),
+/// What a name of the form `name`, `name:port` or `scheme:name:port` asks for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked<'a> {
+    tls: bool,
+    name: &'a str,
+    port: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    fn read(target: &'a Target) -> Result<Self, ApiError> {
+        let kind = target.row.kind.to_lowercase();
+        Self::parse(&target.name)
+            .ok_or_else(|| ApiError::bad_request(format!("invalid {kind} request {:?}", target.name)))
+    }
+
+    fn parse(text: &'a str) -> Option<Self> {
+        let port = |text: &'a str| Some(text).filter(|port| !port.is_empty());
+        match text.split(':').collect::<Vec<_>>().as_slice() {
+            [name] => Some(Self { tls: false, name, port: None }),
+            [name, number] => Some(Self { tls: false, name, port: port(number) }),
+            [scheme @ ("" | "http" | "https"), name, number] => {
+                Some(Self { tls: *scheme == "https", name, port: port(number) })
+            }
+            _ => None,
+        }
     }
 }
 
@@ -243,9 +275,14 @@ mod tests {
     }
 
     #[test]
-    fn names_should_be_split_from_their_ports() {
-        assert_eq!(split_port("web:80"), ("web", Some("80")));
-        assert_eq!(split_port("https:web:http"), ("web", Some("http")));
-        assert_eq!(split_port("web"), ("web", None));
+    fn names_should_be_split_from_schemes_and_ports() {
+        let asked = |text| Asked::parse(text).map(|asked| (asked.tls, asked.name, asked.port));
+        assert_eq!(asked("web"), Some((false, "web", None)));
+        assert_eq!(asked("web:80"), Some((false, "web", Some("80"))));
+        assert_eq!(asked("https:web:http"), Some((true, "web", Some("http"))));
+        assert_eq!(asked("https:web:"), Some((true, "web", None)));
+        assert_eq!(asked("http:web"), Some((false, "http", Some("web"))));
+        assert_eq!(asked("ftp:web:21"), None);
+        assert_eq!(asked("a:b:c:d"), None);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::field::Look;
-use api::{ApiError, ServedVersion};
+use api::{ApiError, Row, ServedVersion};
 use schema::Schema;
 use schema::apply::Reset;
 use serde_json::{Map, Value};
@@ -82,12 +82,19 @@ impl Endpoint {
         match self {
             Self::Object if has_status => Ok(with_field_of(submitted, live, "status")),
             Self::Object => Ok(submitted),
-            Self::Status => Ok(status_written(live, submitted)),
+            Self::Status => Ok(status_written(live, submitted, &target.row)),
             Self::Scale => scale::written(live, &submitted, &target.row),
             Self::EphemeralContainers => Ok(with_path(live, &submitted, &["spec", "ephemeralContainers"])),
             Self::Resize => Ok(resized(live, &submitted)),
             Self::Finalize => Ok(with_path(live, &submitted, &["spec", "finalizers"])),
-            Self::Approval => Ok(with_path(live, &submitted, &["status", "conditions"])),
+            Self::Approval => {
+                let approved = with_path(live, &submitted, &["status", "conditions"]);
+                Ok(with_metadata(
+                    &approved,
+                    &submitted,
+                    &["annotations", "finalizers", "labels", "ownerReferences"],
+                ))
+            }
         }
     }
 
@@ -116,23 +123,25 @@ fn with_field_of(mut object: Value, source: &Value, field: &str) -> Value {
     object
 }
 
-/// A write to `/status` brings its status and, as upstream, its annotations; labels, owners, finalizers and
-/// everything else stay.
-fn status_written(live: &Value, submitted: Value) -> Value {
-    let mut new = with_field_of(live.clone(), &submitted, "status");
-    let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) else { return new };
-    for field in ["annotations", "managedFields", "resourceVersion", "uid"] {
-        match submitted.get("metadata").and_then(|m| m.at(field)) {
-            Some(value) => metadata.insert(field.to_string(), value.clone()),
-            None => metadata.remove(field),
-        };
-    }
-    new
+/// A write to `/status` brings its status, and of most kinds what clients may write of the metadata.
+fn status_written(live: &Value, submitted: Value, row: &Row) -> Value {
+    let brought: &[&str] = match (row.group(), row.plural.as_str()) {
+        _ if row.custom.is_some() => &[],
+        ("flowcontrol.apiserver.k8s.io", _) => &[],
+        (
+            "admissionregistration.k8s.io" | "networking.k8s.io" | "resource.k8s.io" | "storage.k8s.io",
+            "validatingadmissionpolicies" | "servicecidrs" | "resourceclaims" | "volumeattachments",
+        ) => &[],
+        ("apps", "deployments") => &["annotations", "finalizers", "ownerReferences"],
+        ("", "pods") => &["annotations", "finalizers", "labels"],
+        _ => &["annotations", "finalizers", "labels", "ownerReferences"],
+    };
+    with_metadata(&with_field_of(live.clone(), &submitted, "status"), &submitted, brought)
 }
 
 /// `live` with what `submitted` has at a path of two fields; resource version and managed fields come along.
 fn with_path(live: &Value, submitted: &Value, path: &[&str; 2]) -> Value {
-    let mut new = with_submitted_envelope(live, submitted);
+    let mut new = with_metadata(live, submitted, &[]);
     let [outer, inner] = path;
     let value = submitted.dig(path).cloned();
     if let Some(map) = new.as_object_mut() {
@@ -147,13 +156,14 @@ fn with_path(live: &Value, submitted: &Value, path: &[&str; 2]) -> Value {
     new
 }
 
-fn with_submitted_envelope(live: &Value, submitted: &Value) -> Value {
+/// `live` with fields of the metadata that `submitted` has; resource version and managed fields come along.
+fn with_metadata(live: &Value, submitted: &Value, fields: &[&str]) -> Value {
     let mut new = live.clone();
     if let Some(metadata) = new.get_mut("metadata").and_then(Value::as_object_mut) {
-        for field in ["managedFields", "resourceVersion", "uid"] {
+        for field in ["managedFields", "resourceVersion", "uid"].iter().chain(fields) {
             match submitted.get("metadata").and_then(|m| m.at(field)) {
-                Some(value) => metadata.insert(field.to_string(), value.clone()),
-                None => metadata.remove(field),
+                Some(value) => metadata.insert((*field).to_string(), value.clone()),
+                None => metadata.remove(*field),
             };
         }
     }
@@ -162,7 +172,7 @@ fn with_submitted_envelope(live: &Value, submitted: &Value) -> Value {
 
 /// `live` with the resources that `submitted` gives to the containers of the same name.
 fn resized(live: &Value, submitted: &Value) -> Value {
-    let mut new = with_submitted_envelope(live, submitted);
+    let mut new = with_metadata(live, submitted, &[]);
     let wanted = |list: &str, name: &str| -> Option<&Value> {
         let containers = submitted.get("spec")?.items(list);
         containers.iter().find(|c| c.text("name") == name)

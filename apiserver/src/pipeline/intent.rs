@@ -130,8 +130,15 @@ impl Core {
                 self.convert(target, endpoint, object.clone(), asked, stored).await
             }
             Change::Apply { object, force } => {
-                let object = self.convert(target, endpoint, object.clone(), asked, stored).await?;
-                applied(call, target, endpoint, &object, *force, live, options)
+                let view = match live {
+                    Some(live) => {
+                        let view = endpoint.view(live, target)?;
+                        self.convert(target, endpoint, view, stored, asked).await?
+                    }
+                    None => Value::Null,
+                };
+                let merged = applied(call, target, endpoint, object, *force, &view, options)?;
+                self.convert(target, endpoint, merged, asked, stored).await
             }
             Change::Edit(edit) => Ok(edit(live_object()?)?),
             Change::JsonPatch(_) | Change::MergePatch(_) | Change::StrategicPatch(_) => {
@@ -199,20 +206,20 @@ fn patched(
     Ok(view)
 }
 
+/// What applying makes of the object (null when there is none), in the version of the request.
 fn applied(
     call: &Call,
     target: &Target,
     endpoint: Endpoint,
     applied: &Value,
     force: bool,
-    live: Option<&Value>,
+    view: &Value,
     options: &WriteOptions,
 ) -> Result<Value, Failure> {
-    let view = live.map(|live| endpoint.view(live, target)).transpose()?.unwrap_or(Value::Null);
-    let schema = if endpoint == Endpoint::Scale { endpoint.body_schema(target) } else { target.schema() };
+    let schema = endpoint.body_schema(target);
     let api_version = target.version.api_version();
     let writer = writer(call, target, endpoint, options, &api_version);
-    apply::apply(&schema, &view, applied, &writer, force).map_err(apply_error)
+    apply::apply(&schema, view, applied, &writer, force).map_err(apply_error)
 }
 
 fn apply_error(error: ApplyError) -> Failure {

@@ -108,4 +108,14 @@ async fn there_is_one_default_priority_and_pods_get_it() {
         (&made["spec"]["priority"], &made["spec"]["priorityClassName"]),
         (&json!(100), &json!("normal"))
     );
+    // Who replaces it need not repeat what was filled in.
+    let mut plain = made.clone();
+    plain["metadata"]["labels"] = json!({"a": "b"});
+    let spec = plain["spec"].as_object_mut().unwrap();
+    for filled in ["priority", "preemptionPolicy", "tolerations"] {
+        assert!(spec.remove(filled).is_some(), "{filled}");
+    }
+    let replaced = cluster.admin().put(&format!("{PODS}/p"), &plain).await.expect(200);
+    assert_eq!(replaced["spec"], made["spec"]);
+    assert_eq!(replaced["metadata"]["labels"]["a"], "b");
 }

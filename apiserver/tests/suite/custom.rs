@@ -160,6 +160,28 @@ async fn versions_should_be_one_object_seen_differently() {
 }
 
 #[tokio::test]
+async fn what_is_applied_in_another_version_should_be_merged_in_that_one() {
+    let test = TestServer::start().await;
+    define(&test, &two_versions(), "Established", "True").await;
+    let path = format!("{}/w", WIDGETS.replace("/v1/", "/v2/"));
+    let wanted = |spec: Value| {
+        let mut wanted = widget(spec);
+        wanted["apiVersion"] = "example.com/v2".into();
+        wanted
+    };
+    let applied = test.apply(&path, "me", &wanted(json!({"size": 3, "color": "red"}))).await.expect(201);
+    assert_eq!((&applied["apiVersion"], &applied["spec"]["size"]), (&json!("example.com/v2"), &json!(3)));
+    let entry = &applied["metadata"]["managedFields"][0];
+    assert_eq!((&entry["apiVersion"], &entry["manager"]), (&json!("example.com/v2"), &json!("me")));
+    let refused = test.apply(&path, "you", &wanted(json!({"size": 4}))).await.expect(409);
+    assert_eq!(refused["details"]["causes"][0]["field"], ".spec.size");
+    let less = test.apply(&path, "me", &wanted(json!({"size": 3}))).await.expect(200);
+    assert!(less["spec"].get("color").is_none(), "{less}");
+    let stored = test.get(&format!("{WIDGETS}/w")).await.expect(200);
+    assert_eq!((&stored["apiVersion"], &stored["spec"]["size"]), (&json!("example.com/v1"), &json!(3)));
+}
+
+#[tokio::test]
 async fn definitions_should_say_by_which_fields_their_objects_are_selected() {
     let test = TestServer::start().await;
     define(&test, &two_versions(), "Established", "True").await;

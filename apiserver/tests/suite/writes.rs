@@ -337,4 +337,49 @@ async fn events_and_autoscalers_should_be_one_object_in_two_versions() {
     test.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", &v1).await.expect(201);
     let v2 = test.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
     assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 50);
+    let v1 = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 4, "targetCPUUtilizationPercentage": 60,
+            "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}}});
+    let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers/h?force=true";
+    test.apply(path, "old-client", &v1).await.expect(200);
+    let v2 = test.get("/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers/h").await.expect(200);
+    assert_eq!(v2["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 60);
+    assert_eq!(v2["spec"]["maxReplicas"], 4);
+}
+
+#[tokio::test]
+async fn a_status_should_bring_what_clients_may_write_of_the_metadata() {
+    let test = TestServer::start().await;
+    let marked = |name: &str| json!({"metadata": {"annotations": {"a": name}, "labels": {"l": name}, "finalizers": ["example.com/f"]}});
+    let pods =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    for (collection, object, brought) in [
+        ("/api/v1/namespaces/default/services", json!({"ports": [{"port": 80}]}), ["a", "l", "f"].as_slice()),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            json!({"selector": {"matchLabels": {"a": "b"}}, "template": pods}),
+            &["a", "f"],
+        ),
+        (
+            "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas",
+            json!({"priorityLevelConfiguration": {"name": "catch-all"}}),
+            &[],
+        ),
+    ] {
+        test.post(collection, &json!({"metadata": {"name": "x"}, "spec": object})).await.expect(201);
+        let written = test.merge(&format!("{collection}/x/status"), &marked("new")).await.expect(200);
+        let metadata = &written["metadata"];
+        let has = [
+            ("a", metadata["annotations"]["a"] == "new"),
+            ("l", metadata["labels"]["l"] == "new"),
+            ("f", metadata["finalizers"][0] == "example.com/f"),
+        ];
+        let found: Vec<_> = has.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        assert_eq!(found, brought, "{collection}");
+    }
+    let service = "/api/v1/namespaces/default/services/x";
+    test.delete(service).await.expect(200);
+    test.get(service).await.expect(200);
+    test.merge(&format!("{service}/status"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
+    test.get(service).await.expect(404);
 }
