@@ -34,6 +34,19 @@ pub fn convert(row: &Row, object: &mut Value, from: &ServedVersion, to: &ServedV
     object.put("apiVersion", to.api_version().into_owned());
 }
 
+/// What a field by which a version's objects are selected is called in the stored version; `None` where it has none.
+pub fn stored_field(version: &ServedVersion, field: &str) -> Option<String> {
+    if version.group != "events.k8s.io" {
+        return Some(field.to_string());
+    }
+    match (field, field.strip_prefix("regarding.")) {
+        ("reason" | "type" | "metadata.name" | "metadata.namespace", _) => Some(field.to_string()),
+        ("reportingController", _) => Some("reportingComponent".to_string()),
+        (_, Some(part)) => Some(format!("involvedObject.{part}")),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -237,3 +237,45 @@ async fn a_request_that_asks_for_no_upgrade_should_be_refused() {
     })
     .await;
 }
+
+/// Two lines, and the end.
+async fn two_lines(mut request: Request<Incoming>) -> Response<UpgradeBody> {
+    let lines =
+        ["one\n", "two\n"].map(|line| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(line))));
+    let content = http_body_util::StreamBody::new(futures::stream::iter(lines));
+    match streaming::reading::accept(&mut request) {
+        Ok(reader) => reader.respond(content),
+        Err(error) => error.into_response(),
+    }
+}
+
+#[tokio::test]
+async fn a_reader_should_get_everything_in_messages_and_a_normal_end() {
+    within(async {
+        let server = serve(two_lines).await;
+        for (protocol, expected) in [
+            ("binary.k8s.io", ["", "one\n", "two\n"]),
+            ("base64.binary.k8s.io", ["", "b25lCg==", "dHdvCg=="]),
+        ] {
+            let mut socket = websocket(&server, protocol).await;
+            for part in expected {
+                let message = socket.next().await.unwrap().unwrap();
+                assert_eq!(message.is_text(), protocol.starts_with("base64"));
+                assert_eq!(message.into_data(), part.as_bytes(), "{protocol}");
+            }
+            let Message::Close(Some(close)) = socket.next().await.unwrap().unwrap() else {
+                panic!("no close")
+            };
+            assert_eq!(u16::from(close.code), 1000);
+        }
+        let mut request = server.to_string().replace("http", "ws").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("v4.channel.k8s.io"));
+        let transport =
+            TcpStream::connect((server.host().unwrap(), server.port_u16().unwrap())).await.unwrap();
+        assert!(
+            tokio_tungstenite::client_async(request, transport).await.is_err(),
+            "not a protocol to read by"
+        );
+    })
+    .await;
+}

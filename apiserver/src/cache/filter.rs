@@ -37,15 +37,31 @@ impl Filter {
             && (self.fields.is_everything() || self.matches_fields(object))
     }
 
+    /// Whether the content of objects selects them, which depends on the version that they are in.
+    pub fn looks_inside(&self) -> bool {
+        self.fields.terms.iter().any(|term| !self.is_at_hand(term))
+    }
+
+    /// Whether the object is selected as far as can be told in any version.
+    pub fn may_match(&self, object: &Cached) -> bool {
+        object.key.starts_with(&self.prefix)
+            && self.labels.matches(&object.labels)
+            && self.matches_at_hand(object)
+    }
+
+    /// What the key tells needs no look into the object.
+    fn is_at_hand(&self, term: &FieldTerm) -> bool {
+        !self.by_path || term.field.starts_with("metadata.")
+    }
+
+    fn matches_at_hand(&self, object: &Cached) -> bool {
+        let mut terms = self.fields.terms.iter().filter(|term| self.is_at_hand(term));
+        terms.all(|term| holds(term, field_of(object, &term.field)))
+    }
+
     fn matches_fields(&self, object: &Cached) -> bool {
-        // What the key tells needs no look into the object.
-        let is_at_hand = |term: &&FieldTerm| !self.by_path || term.field.starts_with("metadata.");
-        let holds = |term: &FieldTerm, text: &str| (term.value == text) == term.equal;
-        let terms = || self.fields.terms.iter();
-        terms().filter(is_at_hand).all(|term| holds(term, field_of(object, &term.field)))
-            && terms()
-                .filter(|term| !is_at_hand(term))
-                .all(|term| holds(term, &text_at(&object.encoded, &term.field)))
+        let mut inside = self.fields.terms.iter().filter(|term| !self.is_at_hand(term));
+        self.matches_at_hand(object) && inside.all(|term| holds(term, &text_at(&object.encoded, &term.field)))
     }
 
     /// What an event is to somebody who sees only the selected objects, and the object to show.
@@ -60,6 +76,10 @@ impl Filter {
             (None, None) => None,
         }
     }
+}
+
+fn holds(term: &FieldTerm, text: &str) -> bool {
+    (term.value == text) == term.equal
 }
 
 /// The scalar at a path; nothing where there is none. Reads past everything else.

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 
 use super::agent::{AgentAddress, Upstream};
+use super::links::Place;
 use super::route::{Peer, Route, route};
 use crate::admission::AdmissionRequest;
 use crate::auth::UserInfo;
@@ -66,7 +67,7 @@ impl Connect {
 /// Passes a request on.
 pub(crate) async fn connect(
     core: &Arc<Core>,
-    request: Request,
+    mut request: Request,
     query: &Query,
     admission: &AdmissionRequest<'_>,
     target: &Target,
@@ -97,6 +98,20 @@ pub(crate) async fn connect(
         core.admission.validate(admission, options(query, target, kind).as_ref()).await?;
     }
     let route = route(core, query, request.uri(), target, kind)?;
+    let mut reader = None;
+    if kind == Connect::Log && streaming::is_websocket(request.headers()) {
+        match streaming::reading::accept(&mut request) {
+            Ok(agreed) => reader = Some(agreed),
+            Err(refused) => return Ok(from_stream(refused.into_response())),
+        }
+        streaming::reading::strip(request.headers_mut());
+    }
+    let place = matches!(kind, Connect::PodProxy | Connect::ServiceProxy | Connect::NodeProxy)
+        .then(|| Place::of(&request, &target.remainder, &route.address.authority()));
+    let upgrades = streaming::is_upgrade(request.headers());
+    if let Some(redirect) = place.as_ref().filter(|_| !upgrades).and_then(|p| p.root_redirect(&request)) {
+        return Ok(redirect);
+    }
     let upstream = match route.peer {
         Peer::Agent => core.agents.dial_agent(&route.address).await?,
         Peer::Workload { tls } => {
@@ -104,11 +119,15 @@ pub(crate) async fn connect(
             core.agents.dial_workload(&route.address, tls).await?
         }
     };
-    let request = outgoing(request, &route)?;
-    if streaming::is_upgrade(request.headers()) {
+    let mut request = outgoing(request, &route)?;
+    if let Some(place) = &place {
+        place.announce(request.headers_mut());
+    }
+    let is_head = *request.method() == http::Method::HEAD;
+    if upgrades {
         let upgrade = tokio::time::timeout(ANSWER_MAX, streaming::proxy_upgrade(request, upstream)).await;
         let response = upgrade.map_err(|_| mute(&route))?.map_err(|e| bad_gateway(&e))?;
-        return Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()));
+        return Ok(from_stream(response));
     }
     // What is behind a proxy may think as long as it likes.
     let answer_max = if kind == Connect::Log { ANSWER_MAX } else { Duration::MAX };
@@ -117,7 +136,17 @@ pub(crate) async fn connect(
     if kind == Connect::Log && !response.status().is_success() {
         return Err(log_failure(response).await);
     }
-    Ok(response)
+    if let Some(reader) = reader {
+        return Ok(from_stream(reader.respond(response.into_body())));
+    }
+    match place {
+        Some(place) => Ok(place.translate(response, !is_head).await),
+        None => Ok(response),
+    }
+}
+
+fn from_stream(response: http::Response<streaming::UpgradeBody>) -> Response {
+    response.map(|body| body.map_err(BoxError::from).boxed_unsync())
 }
 
 /// WebSockets begin with a GET, but to run something in a pod is more than to read: it needs `create` whatever the

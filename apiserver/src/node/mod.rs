@@ -5,6 +5,7 @@
 
 mod agent;
 mod connect;
+mod links;
 mod route;
 
 pub(crate) use agent::{AgentAddress, AgentClient};

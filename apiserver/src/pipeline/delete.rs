@@ -48,7 +48,7 @@ impl Core {
         let mut current = self.current(target).await.ok_or_else(|| target.not_found(&target.name))?;
         for _ in 0..ATTEMPTS {
             let live = current.tree();
-            check_preconditions(target, options, &live)?;
+            options.check_preconditions(target, &live)?;
             // An eviction has been judged already, as the object that it is.
             if target.subresource.is_empty() {
                 let about =
@@ -116,23 +116,6 @@ impl Core {
             .map_err(|error| ApiError::internal(error.to_string()))?;
         Ok(Ok(Deleted::Pending(Arc::new(object))))
     }
-}
-
-fn check_preconditions(target: &Target, options: &DeleteOptions, live: &Value) -> Result<(), ApiError> {
-    let pairs =
-        [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)];
-    for (label, field, wanted) in pairs {
-        let is = api::object::metadata(live, field).unwrap_or_default();
-        if let Some(wanted) = wanted
-            && wanted != is
-        {
-            let why = format!(
-                "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {is}"
-            );
-            return Err(target.conflict(api::object::name(live), &why));
-        }
-    }
-    Ok(())
 }
 
 /// Decides. Pure.

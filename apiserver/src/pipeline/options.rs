@@ -3,6 +3,7 @@
 use api::{ApiError, FieldError};
 use serde_json::{Map, Value, json};
 
+use super::call::Target;
 use crate::http::query::Query;
 
 /// What happens with fields that are unknown or given twice.
@@ -39,6 +40,26 @@ pub(crate) struct DeleteOptions {
     pub propagation: Option<Propagation>,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    /// 409 for another object than the one that was meant.
+    pub fn check_preconditions(&self, target: &Target, live: &Value) -> Result<(), ApiError> {
+        let pairs =
+            [("UID", "uid", &self.uid), ("ResourceVersion", "resourceVersion", &self.resource_version)];
+        for (label, field, wanted) in pairs {
+            let is = api::object::metadata(live, field).unwrap_or_default();
+            if let Some(wanted) = wanted
+                && wanted != is
+            {
+                let why = format!(
+                    "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {is}"
+                );
+                return Err(target.conflict(api::object::name(live), &why));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The options of a request, as admission tells them to others.

@@ -117,8 +117,12 @@ impl Core {
         // A client that says it takes whatever is at hand wants all of it, as upstream has it.
         let limit = if options.freshness == Freshness::Any { 0 } else { options.limit };
         let from = options.after.as_deref();
-        let mut matching =
-            snapshot.under(&options.filter.prefix, from).filter(|o| options.filter.matches(o)).cloned();
+        let filter = &options.filter;
+        let mut matching: Box<dyn Iterator<Item = Arc<Cached>> + Send> = if filter.looks_inside() {
+            Box::new(self.matching_inside(target, &snapshot, filter, from).await?.into_iter())
+        } else {
+            Box::new(snapshot.under(&filter.prefix, from).filter(|o| filter.matches(o)).cloned())
+        };
         if limit == 0 {
             let meta = ListMeta { revision: snapshot.revision, ..ListMeta::default() };
             return Ok(Page { objects: matching.collect(), meta });
@@ -133,6 +137,20 @@ impl Core {
             }
         }
         Ok(Page { objects, meta })
+    }
+
+    /// The objects that fields of custom resources select: as the version asked for shows them.
+    pub(super) async fn matching_inside(
+        &self,
+        target: &Target,
+        snapshot: &Snapshot,
+        filter: &Filter,
+        after: Option<&str>,
+    ) -> Result<Vec<Arc<Cached>>, ApiError> {
+        let held = snapshot.under(&filter.prefix, after).filter(|o| filter.may_match(o)).cloned().collect();
+        let mut shown = custom::shown(&self.objects, &target.row, &target.version, held).await?;
+        shown.retain(|object| filter.matches(object));
+        Ok(shown)
     }
 
     async fn snapshot(&self, target: &Target, options: &ListOptions) -> Result<Snapshot, Failure> {
@@ -250,8 +268,12 @@ pub(crate) fn filter(call: &Call, target: &Target) -> Result<Filter, ApiError> {
             || target.row.selectable.iter().any(|known| known.label == field)
             || described.is_some_and(|version| version.selectable.iter().any(|name| name == field))
     };
-    if let Some(field) = fields.first_unsupported(is_known) {
+    let stored = |field: &str| api::convert::stored_field(&target.version, field).filter(|f| is_known(f));
+    if let Some(field) = fields.first_unsupported(|field| stored(field).is_some()) {
         return Err(ApiError::bad_request(format!("field label not supported: {field}")));
+    }
+    for term in &mut fields.terms {
+        term.field = stored(&term.field).unwrap_or_default();
     }
     if !target.name.is_empty() {
         let field = "metadata.name".to_string();

@@ -12,7 +12,7 @@ use super::Core;
 use super::call::{Call, Target};
 use super::read::{Freshness, filter};
 use super::revisions::{self, parse_revision};
-use crate::cache::{Filter, WatchOptions, Watcher};
+use crate::cache::{WatchOptions, Watcher};
 use crate::custom::{self, Forms};
 use crate::http::respond::{self, Failure};
 use crate::http::{JSON, Response, body};
@@ -46,8 +46,13 @@ impl Core {
             Start::State(freshness) => {
                 let reached = self.reach(freshness).await?;
                 let (snapshot, position) = row.snapshot_and_position(reached);
-                let objects = matching(&snapshot, &filter);
-                let objects = custom::shown(&self.objects, &target.row, &target.version, objects).await?;
+                let objects = if filter.looks_inside() {
+                    self.matching_inside(target, &snapshot, &filter, None).await?
+                } else {
+                    let held =
+                        snapshot.under(&filter.prefix, None).filter(|o| filter.matches(o)).cloned().collect();
+                    custom::shown(&self.objects, &target.row, &target.version, held).await?
+                };
                 (Some(objects), position, snapshot.revision)
             }
             Start::Now => {
@@ -81,10 +86,6 @@ impl Core {
         });
         Ok(respond::with_type(StatusCode::OK, JSON, body::stream(stream)))
     }
-}
-
-fn matching(snapshot: &crate::cache::Snapshot, filter: &Filter) -> Vec<std::sync::Arc<crate::cache::Cached>> {
-    snapshot.under(&filter.prefix, None).filter(|object| filter.matches(object)).cloned().collect()
 }
 
 fn start(call: &Call, streams_list: Option<bool>) -> Result<Start, ApiError> {

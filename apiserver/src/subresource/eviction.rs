@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 use crate::admission::AdmissionRequest;
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
-use crate::pipeline::{Call, Change, Core, Target, WriteOptions, delete_options};
+use crate::pipeline::{Call, Change, Core, DeleteOptions, Target, WriteOptions, delete_options};
 use crate::tree::set;
 
+/// The condition of pods that end for the cluster's sake.
+const DISRUPTION: &str = "DisruptionTarget";
 const BUDGETS: &str = "policy/poddisruptionbudgets";
 /// So many pods may be on their way out before the controller has to catch up.
 const DISRUPTED_PODS_MAX: usize = 2000;
@@ -45,10 +47,48 @@ pub(super) async fn create(
     if deletion.uid.is_none() {
         deletion.uid = api::object::metadata(&pod, "uid").map(str::to_string);
     }
+    if !deletion.dry_run {
+        mark(core, call, target, &mut deletion).await?;
+    }
     core.delete(call, target, &deletion).await?;
     let status =
         json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(respond::value(StatusCode::CREATED, &status, call.form.encoding))
+}
+
+/// Says in the pod's status why it ends: jobs and people look for it.
+async fn mark(
+    core: &Arc<Core>,
+    call: &Call,
+    target: &Target,
+    deletion: &mut DeleteOptions,
+) -> Result<(), Failure> {
+    let mut status = Target::internal(&target.row, &target.namespace, &target.name);
+    status.subresource = "status".to_string();
+    let (meant, place, now) = (deletion.clone(), target.clone(), call.now.clone());
+    let edit = move |live: &Value| {
+        meant.check_preconditions(&place, live)?;
+        Ok(disrupted(live, &now))
+    };
+    let edit = Change::Edit(Box::new(edit));
+    let marked = core.change(call, &status, edit, &WriteOptions::default()).await?;
+    if let Some(version) = &mut deletion.resource_version {
+        *version = marked.object.revision.to_string();
+    }
+    Ok(())
+}
+
+/// The pod with the condition that tells of the eviction.
+fn disrupted(pod: &Value, now: &str) -> Value {
+    let mut conditions = pod.get("status").map(|s| s.items("conditions").to_vec()).unwrap_or_default();
+    let known = conditions.iter().find(|c| c.text("type") == DISRUPTION && c.text("status") == "True");
+    let since = known.map_or(now, |known| known.text("lastTransitionTime")).to_string();
+    conditions.retain(|condition| condition.text("type") != DISRUPTION);
+    conditions.push(json!({"type": DISRUPTION, "status": "True", "lastTransitionTime": since,
+        "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"}));
+    let mut pod = pod.clone();
+    set(&mut pod, &["status", "conditions"], conditions);
+    pod
 }
 
 /// Pods that are finished, not started or already going disturb nobody.

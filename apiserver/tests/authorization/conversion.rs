@@ -63,8 +63,15 @@ impl World {
 
     fn definition(&self) -> Value {
         let version = |name: &str, storage: bool, fields: Value| {
-            json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
-                "properties": {"spec": {"type": "object", "properties": fields}}}}})
+            let selectable: Vec<Value> = fields
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(|field| json!({"jsonPath": format!(".spec.{field}")}))
+                .collect();
+            json!({"name": name, "served": true, "storage": storage, "selectableFields": selectable,
+                "schema": {"openAPIV3Schema": {"type": "object",
+                    "properties": {"spec": {"type": "object", "properties": fields}}}}})
         };
         let text = json!({"type": "string"});
         let authority = STANDARD.encode(self.cluster.pki.authority.certificate_pem());
@@ -126,6 +133,20 @@ async fn objects_are_written_and_read_in_every_version_whichever_is_stored() {
     );
     assert_eq!((json!(world.specs(V1).await), json!(world.specs(V2).await)), (ones, twos.clone()));
 
+    // Fields select objects as the version asked for shows them.
+    for (path, count) in [
+        (format!("{V2}?fieldSelector=spec.host%3Da"), 1),
+        (format!("{V2}?fieldSelector=spec.host!%3Da,spec.port%3D2"), 1),
+        (format!("{V2}?fieldSelector=spec.host!%3Da&limit=1"), 1),
+        (format!("{V2}?fieldSelector=spec.port%3Dnone"), 0),
+        (format!("{V1}?fieldSelector=spec.target%3Da:1"), 1),
+    ] {
+        assert_eq!(world.specs(&path).await.len(), count, "{path}");
+    }
+    let watched = admin.get(&format!("{V2}?watch=1&timeoutSeconds=1&fieldSelector=spec.host%3Db")).await;
+    assert_eq!(watched.body["object"]["spec"]["host"], "b", "one event: {}", watched.body);
+    admin.get(&format!("{V1}?fieldSelector=spec.host%3Da")).await.expect(400);
+
     let patched = admin.merge(&format!("{V2}/a"), &json!({"spec": {"port": "9"}})).await.expect(200);
     assert_eq!(patched["spec"], json!({"host": "a", "port": "9"}));
     assert_eq!(admin.get(&format!("{V1}/a")).await.expect(200)["spec"], json!({"target": "a:9"}));
@@ -176,10 +197,12 @@ async fn what_was_stored_under_an_older_definition_is_shown_by_the_new_one() {
     let schema = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
     let fields = json!({"color": {"type": "string", "default": "red"}});
     *definition.pointer_mut(schema).unwrap() = fields;
+    definition["spec"]["versions"][0]["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
     admin.put(DEFINITION, &definition).await.expect(200);
     let path = format!("{V1}/a");
     world.until(&path, |route| route["spec"] == json!({"color": "red"})).await;
     assert_eq!(world.specs(V1).await, [json!({"color": "red"})]);
+    assert_eq!(world.specs(&format!("{V1}?fieldSelector=spec.color%3Dred")).await.len(), 1);
     // It stays so for those who write.
     let patched = admin.merge(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
     assert_eq!(patched["spec"], json!({"color": "red"}));

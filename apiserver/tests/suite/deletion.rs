@@ -111,8 +111,30 @@ async fn an_eviction_should_keep_within_the_budget() {
     test.merge(&format!("{budgets}/b/status"), &allow(0)).await.expect(200);
     test.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(429);
     test.merge(&format!("{budgets}/b/status"), &allow(1)).await.expect(200);
+    let mut watch = test.watch(&format!("{PODS}?watch=1")).await;
+    assert_eq!(watch.next().await.unwrap().0, "ADDED");
     test.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
+    let (kind, marked) = watch.next().await.unwrap();
+    let conditions = marked["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((kind.as_str(), &why["reason"]), ("MODIFIED", &json!("EvictionByEvictionAPI")));
+    assert_eq!(watch.next().await.unwrap().0, "DELETED");
     test.get(&format!("{PODS}/p")).await.expect(404);
     let after = test.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(after["status"]["disruptionsAllowed"], 0);
+}
+
+#[tokio::test]
+async fn an_eviction_should_only_be_of_the_pod_that_is_meant() {
+    let test = TestServer::start().await;
+    pod(&test, "p").await;
+    let path = format!("{PODS}/p/eviction");
+    let of = |preconditions: serde_json::Value| json!({"metadata": {"name": "p"}, "deleteOptions": {"preconditions": preconditions}});
+    test.post(&path, &of(json!({"uid": "another"}))).await.expect(409);
+    test.post(&path, &of(json!({"resourceVersion": "1"}))).await.expect(409);
+    let live = test.get(&format!("{PODS}/p")).await.expect(200);
+    assert!(live["status"].get("conditions").is_none(), "{live}");
+    let version = &live["metadata"]["resourceVersion"];
+    test.post(&path, &of(json!({"resourceVersion": version}))).await.expect(201);
+    test.get(&format!("{PODS}/p")).await.expect(404);
 }

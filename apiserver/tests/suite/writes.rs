@@ -332,6 +332,19 @@ async fn events_and_autoscalers_should_be_one_object_in_two_versions() {
     test.post("/api/v1/namespaces/default/events", &old).await.expect(201);
     let new = test.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.expect(200);
     assert_eq!((&new["note"], &new["regarding"]["name"]), (&json!("hello"), &json!("p")));
+    // Each version has its own names for the fields by which they are selected.
+    let (core, group) = ("/api/v1/events?fieldSelector=", "/apis/events.k8s.io/v1/events?fieldSelector=");
+    for (selector, found) in [
+        (format!("{core}involvedObject.name=p,reportingComponent="), Some(1)),
+        (format!("{group}regarding.name=p,reportingController="), Some(1)),
+        (format!("{group}regarding.name!=p"), Some(0)),
+        (format!("{group}involvedObject.name=p"), None),
+        (format!("{core}regarding.name=p"), None),
+    ] {
+        let answer = test.get(&selector).await;
+        let count = answer.body["items"].as_array().map(Vec::len);
+        assert_eq!(count, found, "{selector}: {}", answer.body);
+    }
     let v1 = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
         "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}}});
     test.post("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", &v1).await.expect(201);

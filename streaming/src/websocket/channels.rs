@@ -1,8 +1,6 @@
 //! Numbered channels: the first byte of each message says which channel the rest belongs to; in the base64 variant the
 //! message is text, the first character the channel's digit, and the rest base64.
 
-use std::time::Duration;
-
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{SinkExt, StreamExt, stream::SplitStream};
@@ -16,12 +14,10 @@ use tokio_tungstenite::tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Socket;
+use super::{LINGER, Socket};
 
 /// About what one message carries at most.
 const PAYLOAD_BYTES_MAX: usize = 32 * 1024;
-/// How long the peer may take to answer our close.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// How messages are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

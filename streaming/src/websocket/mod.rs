@@ -6,6 +6,8 @@ mod tunnel;
 pub(crate) use channels::{ChannelReader, ChannelWriter, Encoding, channels};
 pub(crate) use tunnel::tunnel;
 
+use std::time::Duration;
+
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_tungstenite::{
@@ -15,6 +17,8 @@ use tokio_tungstenite::{
 
 /// Larger messages than any client sends are refused.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long the peer may take to answer our close.
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
 pub(crate) type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
