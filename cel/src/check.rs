@@ -392,11 +392,24 @@ impl Checker<'_> {
                     }
                 }
             }
-            Kind::Call(call) if &*call.function == "format" => return,
+            Kind::Call(call) if &*call.function == "format" => return self.pattern(expr.at, call),
             Kind::Call(call) => self.arguments(call),
             _ => {}
         }
         expr.parts().into_iter().for_each(|part| self.literals(part));
+    }
+
+    /// A pattern that is spelled out, with values that are.
+    fn pattern(&mut self, at: usize, call: &Call) {
+        let [pattern, list] = call.args.as_slice() else { return };
+        let (Some(Value::String(pattern)), Kind::List(entries)) = (pattern.as_literal(), &list.kind) else {
+            return;
+        };
+        let types: Vec<&Type> = entries.iter().map(|entry| &entry.value.ty).collect();
+        if let Some((wrong, why)) = functions::format::misfit(pattern, &types) {
+            let wrong = wrong.and_then(|index| entries.get(index));
+            self.issue(wrong.map_or(at, |entry| entry.value.at), why);
+        }
     }
 
     fn arguments(&mut self, call: &Call) {

@@ -27,6 +27,8 @@ pub(crate) struct Issue {
     pub message: String,
 }
 
+/// The longest line that is shown with a fault, as upstream.
+const LINE_BYTES_MAX: usize = 16384;
 /// How many faults are told.
 const TOLD_MAX: usize = 100;
 
@@ -48,8 +50,11 @@ impl fmt::Display for Issues {
             let number = before.matches('\n').count() + 1;
             let column = skipped.chars().count() + 1;
             let separator = if index == 0 { "" } else { "\n" };
-            writeln!(out, "{separator}ERROR: <input>:{number}:{column}: {}", fault.message)?;
-            writeln!(out, " | {}", line.replace('\t', " "))?;
+            write!(out, "{separator}ERROR: <input>:{number}:{column}: {}", fault.message)?;
+            if line.len() > LINE_BYTES_MAX {
+                continue;
+            }
+            writeln!(out, "\n | {}", line.replace('\t', " "))?;
             let wide = |letter: char| letter.len_utf8() > 1;
             let dots: String = skipped.chars().map(|letter| if wide(letter) { '．' } else { '.' }).collect();
             let is_wide = line.get(skipped.len()..).and_then(|rest| rest.chars().next()).is_some_and(wide);

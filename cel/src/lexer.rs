@@ -248,7 +248,8 @@ impl Content {
     }
 }
 
-fn plain_escape(letter: char) -> Option<char> {
+/// The letter that one after a backslash stands for, if it does so alone.
+pub fn plain_escape(letter: char) -> Option<char> {
     Some(match letter {
         'a' => '\u{7}',
         'b' => '\u{8}',

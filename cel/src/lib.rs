@@ -9,7 +9,7 @@
 //! it is given; types, costs and results are upstream's (cel-go with the options that Kubernetes v1.36 sets), and
 //! so is the wording of what is wrong with a text.
 //! Deliberately absent: messages made by a type's name, unknown values, the bindings and math extensions (which
-//! Kubernetes does not enable), and upstream's check of literal patterns of `format` before they are used.
+//! Kubernetes does not enable), and looking into lists and maps when literal patterns of `format` are checked.
 
 mod ast;
 mod check;
@@ -33,6 +33,7 @@ use std::sync::{Arc, OnceLock};
 pub use check::Environment;
 pub use error::{CompileError, Issues};
 pub use eval::Variables;
+pub use lexer::plain_escape;
 pub use library::{authorizer, structural};
 pub use meter::{Fault, Outcome};
 use regex::Regex;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Zoned};
 use serde_json::{Map as Object, Value as Json};
 
 use crate::functions::time;
@@ -26,7 +26,8 @@ pub enum Value<'v> {
     String(Text<'v>),
     Bytes(Arc<[u8]>),
     Duration(SignedDuration),
-    Timestamp(Timestamp),
+    /// With how far the clock was ahead that wrote it.
+    Timestamp(Zoned),
     List(List<'v>),
     Map(Map<'v>),
     Optional(Option<Arc<Value<'v>>>),
@@ -259,7 +260,7 @@ impl<'v> Value<'v> {
             Self::Uint(number) => *number == 0,
             Self::Double(number) => *number == 0.0,
             Self::Duration(duration) => duration.is_zero(),
-            Self::Timestamp(time) => time.as_second() == -62_135_596_800,
+            Self::Timestamp(time) => time.timestamp().as_second() == -62_135_596_800,
             Self::String(_) | Self::Bytes(_) | Self::List(_) | Self::Map(_) => self.size() == 0,
             _ => false,
         }

@@ -112,6 +112,9 @@ const TRUE: &[&str] = &[
     "self.since.getHours('+05:30') == 18 && self.since.getHours('America/New_York') == 7 && self.grace.getMinutes() == 90",
     "self.since + duration('1s') > self.since && self.since - self.since == duration('0s')",
     "string(duration('1m1.5s')) == '61.5s' && string(timestamp('2024-01-01T00:00:00Z')) == '2024-01-01T00:00:00Z'",
+    "timestamp('2024-01-01T01:00:00+02:00') == timestamp('2023-12-31T23:00:00Z') && timestamp('2024-01-01T01:00:00+02:00').getHours() == 23",
+    "string(timestamp('2024-01-01T01:00:00+02:00') + duration('1h')) == '2024-01-01T02:00:00+02:00' && timestamp('2024-01-01T01:00:00-00:00').getHours('+01:00') == 2",
+    "'%s'.format([timestamp('2024-01-01T01:00:00Z')]) == '2024-01-01T01:00:00Z'",
     "int(timestamp('1970-01-01T00:01:00Z')) == 60 && timestamp(60) == timestamp('1970-01-01T00:01:00Z')",
     "self.port == '80%' && self.port != 80 && (type(self.port) == int ? self.port > 1 : self.port.endsWith('%'))",
     "self.x__dash__y == 'dashed' && self.a__dot__b__slash__c == 'spelled'",
@@ -234,7 +237,18 @@ const WRONG: &[(&str, &str)] = &[
     ("url('../x').getHost() == ''", "URL parse error during conversion from string"),
     ("semver('1') == semver('1.0.0')", "No Major.Minor.Patch elements found"),
     ("authorizer.path('').check('get').allowed()", "path must not be empty"),
-    ("'%d'.format(['a']) == ''", "decimal clause can only be used on integers"),
+    (
+        "'%d'.format(['a']) == ''",
+        "<input>:1:14: error during formatting: decimal clause can only be used on integers, was given string",
+    ),
+    ("'%s %s'.format(['a']) == ''", "index 1 out of range"),
+    ("'%s'.format(['a', 1]) == ''", "too many arguments supplied to string.format (expected 1, got 2)"),
+    ("'%y'.format(['a']) == ''", "unrecognized formatting clause"),
+    (
+        "'%d'.format([any.name]) == ''",
+        "error during formatting: decimal clause can only be used on integers, was given string",
+    ),
+    ("self.name.matches('x++')", "invalid matches argument"),
     ("'abc'.substring(2, 1) == ''", "invalid substring range. start: 2, end: 1"),
 ];
 

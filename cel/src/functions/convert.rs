@@ -45,7 +45,7 @@ pub(super) const ROWS: &[Row] = &[
         [Value::Duration(span)] => {
             i64::try_from(span.as_nanos()).map(Value::Int).map_err(|_| overflow("integer"))
         }
-        [Value::Timestamp(time)] => Ok(Value::Int(time.as_second())),
+        [Value::Timestamp(time)] => Ok(Value::Int(time.timestamp().as_second())),
         [Value::String(text)] => text.parse().map(Value::Int).map_err(|_| unread("int", &text)),
         _ => Err(Fault::NoOverload),
     })

@@ -1,9 +1,12 @@
 //! Values as text, and `format`.
 
 use std::fmt::Write;
+use std::iter::Peekable;
+use std::str::Chars;
 
 use super::{As, take, time};
 use crate::meter::{Fault, Meter, Outcome};
+use crate::types::Type;
 use crate::value::{Key, List, Value};
 
 /// Text longer than this is not made: going through it would cost more than an expression may.
@@ -23,7 +26,7 @@ pub(crate) fn plain(value: &Value<'_>) -> String {
         Value::String(text) | Value::Type(text) => text.to_string(),
         Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::Duration(span) => time::duration_text(*span),
-        Value::Timestamp(at) => at.to_string(),
+        Value::Timestamp(at) => time::shown(at),
         other => other.type_name().into(),
     }
 }
@@ -56,38 +59,89 @@ pub(super) fn format<'v>(meter: &Meter<'_>, args: Vec<Value<'v>>) -> Outcome<'v>
     let mut out = String::new();
     let mut used = 0;
     let mut letters = pattern.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter != '%' {
-            out.push(letter);
-            continue;
-        }
-        if letters.next_if_eq(&'%').is_some() {
-            out.push('%');
-            continue;
-        }
-        let mut precision = None;
-        if letters.next_if_eq(&'.').is_some() {
-            let mut digits = String::new();
-            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
-                digits.push(digit);
-            }
-            precision = Some(
-                digits
-                    .parse::<usize>()
-                    .ok()
-                    .filter(|digits| *digits <= 1000)
-                    .ok_or_else(|| Fault::failed("error while parsing precision: invalid precision"))?,
-            );
-        }
-        let Some(clause) = letters.next() else { return Err(Fault::failed("unexpected end of string")) };
-        let value = list.get(used).ok_or_else(|| Fault::failed(format!("index {used} out of range")))??;
+    while let Some((clause, precision)) = next_clause(&mut letters, &mut out)? {
+        let value = list.get(used).ok_or_else(|| out_of_range(used))??;
         used += 1;
-        clause_of(meter, &mut out, clause, precision.unwrap_or(PRECISION), &value)?;
+        clause_of(meter, &mut out, clause, precision, &value)?;
         if out.len() > LENGTH_MAX {
             return Err(Fault::Exceeded);
         }
     }
     bounded(meter, out)
+}
+
+/// What is wrong with a pattern for values of these types, and with which of them.
+pub(crate) fn misfit(pattern: &str, types: &[&Type]) -> Option<(Option<usize>, String)> {
+    let meter = Meter::new(u64::MAX, crate::no_patterns());
+    let mut out = String::new();
+    let mut letters = pattern.chars().peekable();
+    let mut used = 0;
+    loop {
+        match next_clause(&mut letters, &mut out) {
+            Err(fault) => return Some((None, fault.to_string())),
+            Ok(None) => break,
+            Ok(Some((clause, precision))) => {
+                let Some(given) = types.get(used) else {
+                    return Some((None, out_of_range(used).to_string()));
+                };
+                let example = example(given);
+                let written = example.map(|example| clause_of(&meter, &mut out, clause, precision, &example));
+                if let Some(Err(fault)) = written {
+                    return Some((Some(used), fault.to_string()));
+                }
+                used += 1;
+            }
+        }
+    }
+    let given = types.len();
+    let why = format!("too many arguments supplied to string.format (expected {used}, got {given})");
+    (given > used).then_some((None, why))
+}
+
+/// A value that goes wherever one of its type does; `None` where the type does not say what it is.
+fn example(of: &Type) -> Option<Value<'static>> {
+    Some(match of {
+        Type::Null => Value::Null,
+        Type::Bool => Value::Bool(true),
+        Type::Int => Value::Int(0),
+        Type::Uint => Value::Uint(0),
+        Type::Double => Value::Double(0.0),
+        Type::String => Value::text("NaN"),
+        Type::Bytes => Value::Bytes([].into()),
+        Type::Duration => Value::Duration(jiff::SignedDuration::ZERO),
+        Type::Timestamp => return time::timestamp(0).ok(),
+        Type::List(_) => Value::list(Vec::new()),
+        Type::Map(_) => Value::fields([]),
+        Type::Optional(_) => Value::none(),
+        _ => return None,
+    })
+}
+
+fn out_of_range(index: usize) -> Fault {
+    Fault::failed(format!("index {index} out of range"))
+}
+
+/// Copies text up to the next clause: its letter and precision.
+fn next_clause(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<Option<(char, usize)>, Fault> {
+    while let Some(letter) = letters.next() {
+        if letter != '%' || letters.next_if_eq(&'%').is_some() {
+            out.push(letter);
+            continue;
+        }
+        let mut precision = PRECISION;
+        if letters.next_if_eq(&'.').is_some() {
+            let mut digits = String::new();
+            while let Some(digit) = letters.next_if(char::is_ascii_digit) {
+                digits.push(digit);
+            }
+            let read = digits.parse().ok().filter(|digits| *digits <= 1000);
+            precision =
+                read.ok_or_else(|| Fault::failed("error while parsing precision: invalid precision"))?;
+        }
+        let clause = letters.next().ok_or_else(|| Fault::failed("unexpected end of string"))?;
+        return Ok(Some((clause, precision)));
+    }
+    Ok(None)
 }
 
 fn clause_of(

@@ -61,11 +61,7 @@ pub(super) const ROWS: &[Row] = &[
         "(duration, duration) -> duration; (timestamp, duration) -> timestamp; (duration, timestamp) -> timestamp",
         &ONE,
         |_, args| match take(args)? {
-            [Value::Duration(one), Value::Duration(other)] => one
-                .checked_add(other)
-                .filter(super::time::is_duration)
-                .map(Value::Duration)
-                .ok_or_else(|| overflow("duration")),
+            [Value::Duration(one), Value::Duration(other)] => super::time::span_of(one.checked_add(other)),
             [Value::Timestamp(time), Value::Duration(span)]
             | [Value::Duration(span), Value::Timestamp(time)] => super::time::moved(time, Some(span)),
             _ => Err(Fault::NoOverload),
@@ -79,18 +75,10 @@ pub(super) const ROWS: &[Row] = &[
         "(duration, duration) -> duration; (timestamp, duration) -> timestamp; (timestamp, timestamp) -> duration",
         &ONE,
         |_, args| match take(args)? {
-            [Value::Duration(one), Value::Duration(other)] => one
-                .checked_sub(other)
-                .filter(super::time::is_duration)
-                .map(Value::Duration)
-                .ok_or_else(|| overflow("duration")),
+            [Value::Duration(one), Value::Duration(other)] => super::time::span_of(one.checked_sub(other)),
             [Value::Timestamp(time), Value::Duration(span)] => super::time::moved(time, span.checked_neg()),
             [Value::Timestamp(one), Value::Timestamp(other)] => {
-                let span = one.duration_since(other);
-                Some(span)
-                    .filter(super::time::is_duration)
-                    .map(Value::Duration)
-                    .ok_or_else(|| overflow("duration"))
+                super::time::span_of(Some(one.duration_since(&other)))
             }
             _ => Err(Fault::NoOverload),
         },

@@ -1,6 +1,7 @@
 //! Times and spans of time.
 
-use jiff::tz::TimeZone;
+use jiff::fmt::temporal::Pieces;
+use jiff::tz::{Offset, TimeZone};
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::cost::ONE;
@@ -58,7 +59,7 @@ fn clock(args: Vec<Value<'_>>, of: fn(&Zoned) -> i64) -> Outcome<'_> {
         None => TimeZone::UTC,
         Some(name) => zone(name.string()?)?,
     };
-    Ok(Value::Int(of(&time.to_zoned(zone))))
+    Ok(Value::Int(of(&time.with_time_zone(zone))))
 }
 
 /// A time zone by name, or by how far it is ahead: `-08:00`.
@@ -77,26 +78,38 @@ fn zone(name: &str) -> Result<TimeZone, Fault> {
 }
 
 /// RFC 3339, within the years that there are.
-pub(crate) fn parse_timestamp(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse_timestamp(text: &str) -> Option<Zoned> {
     let is_separated = text.as_bytes().get(10).is_some_and(|letter| letter.eq_ignore_ascii_case(&b'T'));
-    text.parse().ok().filter(|time: &Timestamp| is_separated && SECONDS.contains(&time.as_second()))
+    let time =
+        text.parse().ok().filter(|time: &Timestamp| is_separated && SECONDS.contains(&time.as_second()))?;
+    let ahead = Pieces::parse(text).ok()?.to_numeric_offset()?;
+    Some(time.to_zoned(TimeZone::fixed(ahead)))
+}
+
+/// As it is written: with how far its clock is ahead, which is nothing but a way to write it.
+pub(crate) fn shown(time: &Zoned) -> String {
+    match time.offset() {
+        Offset::UTC => time.timestamp().to_string(),
+        ahead => time.timestamp().display_with_offset(ahead).to_string(),
+    }
 }
 
 pub(super) fn timestamp(seconds: i64) -> Outcome<'static> {
     let time = Timestamp::from_second(seconds).ok().filter(|_| SECONDS.contains(&seconds));
-    time.map(Value::Timestamp).ok_or_else(|| overflow("timestamp"))
+    time.map(|time| Value::Timestamp(time.to_zoned(TimeZone::UTC))).ok_or_else(|| overflow("timestamp"))
 }
 
 /// A time so much later.
-pub(super) fn moved<'v>(time: Timestamp, by: Option<SignedDuration>) -> Outcome<'v> {
-    let moved =
-        by.and_then(|by| time.checked_add(by).ok()).filter(|time| SECONDS.contains(&time.as_second()));
+pub(super) fn moved<'v>(time: Zoned, by: Option<SignedDuration>) -> Outcome<'v> {
+    let moved = by.and_then(|by| time.checked_add(by).ok());
+    let moved = moved.filter(|time| SECONDS.contains(&time.timestamp().as_second()));
     moved.map(Value::Timestamp).ok_or_else(|| overflow("timestamp"))
 }
 
-/// Whether a span counts few enough nanoseconds.
-pub(super) fn is_duration(span: &SignedDuration) -> bool {
-    i64::try_from(span.as_nanos()).is_ok()
+/// A span, if it counts few enough nanoseconds.
+pub(super) fn span_of<'v>(span: Option<SignedDuration>) -> Outcome<'v> {
+    let span = span.filter(|span| i64::try_from(span.as_nanos()).is_ok());
+    span.map(Value::Duration).ok_or_else(|| overflow("duration"))
 }
 
 /// Seconds, as durations are written.

@@ -76,7 +76,7 @@ pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
 }
 
 fn compile_within(pattern: &str, bytes_max: usize) -> Result<Regex, String> {
-    RegexBuilder::new(&translated(pattern))
+    RegexBuilder::new(&translated(pattern)?)
         .size_limit(bytes_max)
         .nest_limit(100)
         .build()
@@ -84,13 +84,27 @@ fn compile_within(pattern: &str, bytes_max: usize) -> Result<Regex, String> {
 }
 
 /// The same pattern in the dialect of the crate: RE2's classes are of ASCII, it quotes with `\Q` and `\E`, and knows no
-/// operators between classes.
-fn translated(pattern: &str) -> String {
+/// operators between classes; a brace that does not count is one, and what is repeated is not repeated again.
+fn translated(pattern: &str) -> Result<String, String> {
     let mut out = String::new();
     let mut in_class = false;
+    let mut is_repeated = false;
     let mut rest = pattern;
     while let Some(letter) = rest.chars().next() {
         let after = rest.get(letter.len_utf8()..).unwrap_or_default();
+        let repeats = if in_class { None } else { repetition(rest) };
+        if let Some(operator) = repeats {
+            if is_repeated {
+                return Err(format!(
+                    "error parsing regexp: invalid nested repetition operator: `{operator}`"
+                ));
+            }
+            out.push_str(operator);
+            rest = rest.get(operator.len()..).unwrap_or_default();
+            is_repeated = true;
+            continue;
+        }
+        is_repeated = false;
         let (text, used) = match (letter, after.chars().next()) {
             ('\\', Some('Q')) => {
                 let quoted = after.get(1..).unwrap_or_default();
@@ -107,12 +121,18 @@ fn translated(pattern: &str) -> String {
             ('\\', Some('s')) => ("[\\t\\n\\x0C\\r ]", 2),
             ('\\', Some('S')) => ("[^\\t\\n\\x0C\\r ]", 2),
             ('\\', Some('b')) if !in_class => ("(?-u:\\b)", 2),
+            ('\\', Some(sign @ ('<' | '>'))) => {
+                out.push(sign);
+                rest = after.get(1..).unwrap_or_default();
+                continue;
+            }
             ('\\', Some(next)) => {
                 out.push('\\');
                 out.push(next);
                 rest = after.get(next.len_utf8()..).unwrap_or_default();
                 continue;
             }
+            ('{', _) if !in_class => ("\\{", 1),
             ('[', Some(':')) if in_class => {
                 let end = after.find(":]").map_or(0, |end| end + 2);
                 out.push('[');
@@ -147,7 +167,23 @@ fn translated(pattern: &str) -> String {
         out.push_str(text);
         rest = rest.get(used..).unwrap_or_default();
     }
-    out
+    Ok(out)
+}
+
+/// The operator that repeats what is before it, if that comes next: `*`, `+?`, `{2,3}`.
+fn repetition(text: &str) -> Option<&str> {
+    let length = match text.as_bytes().first()? {
+        b'*' | b'+' | b'?' => 1,
+        b'{' => {
+            let end = text.find('}')?;
+            let (least, most) = text.get(1..end).map(|count| count.split_once(',').unwrap_or((count, "")))?;
+            let counts = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_digit());
+            (!least.is_empty() && counts(least) && counts(most)).then_some(end + 1)?
+        }
+        _ => return None,
+    };
+    let is_lazy = text.get(length..).is_some_and(|after| after.starts_with('?'));
+    text.get(..length + usize::from(is_lazy))
 }
 
 #[cfg(test)]
@@ -172,8 +208,20 @@ mod tests {
             (r"^\pL+$", "é", true),
             (r"^a\/b$", "a/b", true),
             (r"(?i)^ABC$", "abc", true),
+            (r"^a{$", "a{", true),
+            (r"^a{,2}$", "a{,2}", true),
+            (r"^(a{2}){2,}?$", "aaaa", true),
+            (r"^\<a\>$", "<a>", true),
+            (r"^[+*]+$", "+*", true),
+            (r"^a\++$", "a++", true),
         ] {
             assert_eq!(compile(pattern).unwrap().is_match(text), matches, "{pattern} {text}");
+        }
+        for repeated in ["x++", "x**", "x*?+", "x{2}{3}", "x+??", "[a]*+"] {
+            assert!(
+                compile(repeated).unwrap_err().contains("invalid nested repetition operator"),
+                "{repeated}"
+            );
         }
         assert!(compile("(").is_err());
         assert!(compile(r"(\w{1000}){1000}").is_err());

@@ -202,17 +202,10 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     while let Some((at, letter)) = letters.next() {
         match letter {
             '\'' => return Some((name, text.get(at + 1..)?)),
-            '\\' => name.push(match letters.next()?.1 {
-                'a' => '\u{7}',
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'v' => '\u{b}',
-                plain @ ('\'' | '\\') => plain,
-                _ => return None,
-            }),
+            '\\' => {
+                let letter = letters.next()?.1;
+                name.push(cel::plain_escape(letter).filter(|_| !matches!(letter, '"' | '?' | '`'))?);
+            }
             _ => name.push(letter),
         }
     }
