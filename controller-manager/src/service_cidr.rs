@@ -1,27 +1,23 @@
 //! Keeps ranges of service addresses while addresses depend on them.
 //!
 //! Guarantees: every `ServiceCIDR` carries a finalizer and says that it is ready; a deleted one is kept, and says why,
-//! until no address is left that lies in no other range. Addresses are only given from ranges that are not deleted, and
-//! the finalizer goes [`GRACE`] after the deletion at the earliest, so that every API server has seen it.
+//! until no address is left that lies in no other range. The API servers give an address on the condition that its range
+//! is not deleted; so a list that is read after the deletion has all addresses that there will ever be of it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::net::AddressRange;
 use client::{ErrorExt, Outcome, queue};
-use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
-use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::common::conditions::until;
 use crate::common::{Context, Reconciled};
 
 const NAME: &str = "service-cidr-controller";
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
-const GRACE: SignedDuration = SignedDuration::from_secs(10);
 const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 const ALLOCATOR: &str = "ipallocator.k8s.io";
 const HELD: &str =
@@ -32,7 +28,6 @@ enum Action {
     Protect,
     /// Status, reason and message of the condition `Ready`.
     Say(&'static str, &'static str, &'static str),
-    Wait(Duration),
     Release,
     Nothing,
 }
@@ -62,8 +57,14 @@ pub(crate) async fn run(context: Context) {
         let (context, ranges, addresses) = (context.clone(), ranges.clone(), addresses.clone());
         async move {
             let Some(range) = ranges.get("", &name) else { return Ok(Outcome::Done) };
-            let held = || addresses.list().iter().filter_map(given).collect();
-            let action = decide(&range, &ranges.list(), held, context.now());
+            let known = || addresses.list().iter().filter_map(|address| given(address)).collect();
+            let mut action = decide(&range, &ranges.list(), known);
+            if action == Action::Release {
+                // What is known here may be from before the deletion.
+                let api: Api<IPAddress> = context.cluster_api();
+                let now = api.list(&ListParams::default()).await?;
+                action = decide(&range, &ranges.list(), || now.iter().filter_map(given).collect());
+            }
             apply(&context, &range, action).await
         }
     })
@@ -75,7 +76,7 @@ fn is_deleted(range: &ServiceCIDR) -> bool {
 }
 
 /// The address, if it was given to a service.
-fn given(address: &Arc<IPAddress>) -> Option<IpAddr> {
+fn given(address: &IPAddress) -> Option<IpAddr> {
     let is_given = address.labels().get(MANAGED_BY).is_some_and(|manager| manager == ALLOCATOR);
     address.name_any().parse().ok().filter(|_| is_given)
 }
@@ -85,25 +86,17 @@ fn cidrs(range: &ServiceCIDR) -> Vec<AddressRange> {
     cidrs.filter_map(|cidr| AddressRange::parse(cidr)).collect()
 }
 
-fn decide(
-    range: &ServiceCIDR,
-    all: &[Arc<ServiceCIDR>],
-    given: impl FnOnce() -> Vec<IpAddr>,
-    now: Timestamp,
-) -> Action {
+fn decide(range: &ServiceCIDR, all: &[Arc<ServiceCIDR>], given: impl FnOnce() -> Vec<IpAddr>) -> Action {
     let is_protected = range.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    let Some(deleted) = &range.metadata.deletion_timestamp else {
-        if !is_protected {
-            return Action::Protect;
-        }
-        return say(range, "True", "", "Kubernetes Service CIDR is ready");
-    };
-    if !is_protected {
-        return Action::Nothing;
+    match (is_deleted(range), is_protected) {
+        (false, false) => return Action::Protect,
+        (false, true) => return say(range, "True", "", "Kubernetes Service CIDR is ready"),
+        (true, false) => return Action::Nothing,
+        (true, true) => {}
     }
     let others: Vec<AddressRange> = all
         .iter()
-        .filter(|other| other.metadata.name != range.metadata.name)
+        .filter(|other| other.metadata.name != range.metadata.name && !is_deleted(other))
         .flat_map(|other| cidrs(other))
         .collect();
     let own = cidrs(range);
@@ -114,10 +107,7 @@ fn decide(
     {
         return say(range, "False", "Terminating", HELD);
     }
-    match until(deleted.0.saturating_add(GRACE).unwrap_or(now), now) {
-        Duration::ZERO => Action::Release,
-        left => Action::Wait(left),
-    }
+    Action::Release
 }
 
 /// Says it, unless it is said.
@@ -135,7 +125,6 @@ async fn apply(context: &Context, range: &ServiceCIDR, action: Action) -> Reconc
     let metadata = |finalizers: Value| json!({"metadata": {"uid": range.uid(), "finalizers": finalizers}});
     let patched = match action {
         Action::Nothing => return Ok(Outcome::Done),
-        Action::Wait(left) => return Ok(Outcome::RequeueAfter(left)),
         Action::Protect => {
             api.patch(&name, &PatchParams::default(), &Patch::Strategic(metadata(json!([FINALIZER])))).await
         }
@@ -180,21 +169,21 @@ mod tests {
         range
     }
 
-    fn decided(range: &ServiceCIDR, others: &[ServiceCIDR], given: &[&str], second: i64) -> Action {
+    fn decided(range: &ServiceCIDR, others: &[ServiceCIDR], given: &[&str]) -> Action {
         let all: Vec<Arc<ServiceCIDR>> = others.iter().chain([range]).cloned().map(Arc::new).collect();
-        decide(range, &all, || given.iter().map(|ip| ip.parse().unwrap()).collect(), at(second))
+        decide(range, &all, || given.iter().map(|ip| ip.parse().unwrap()).collect())
     }
 
     #[test]
     fn a_range_is_protected_and_then_ready() {
         let ready = range("a", &["10.96.0.0/24"]);
-        assert_eq!(decided(&ready, &[], &[], 0), Action::Nothing);
+        assert_eq!(decided(&ready, &[], &[]), Action::Nothing);
         let mut new = ready.clone();
         new.metadata.finalizers = None;
-        assert_eq!(decided(&new, &[], &[], 0), Action::Protect);
+        assert_eq!(decided(&new, &[], &[]), Action::Protect);
         let mut silent = ready;
         silent.status = None;
-        assert!(matches!(decided(&silent, &[], &[], 0), Action::Say("True", "", _)));
+        assert!(matches!(decided(&silent, &[], &[]), Action::Say("True", "", _)));
     }
 
     #[test]
@@ -203,24 +192,24 @@ mod tests {
         let held = Action::Say("False", "Terminating", HELD);
         let wider = range("b", &["10.96.0.0/16"]);
         let both = range("b", &["10.96.0.0/16", "fd00::/112"]);
-        for (others, given, second, action) in [
-            (&[][..], &[][..], 4, Action::Wait(Duration::from_secs(6))),
-            (&[], &[], 11, Action::Release),
-            (&[], &["10.97.0.1", "fd01::1"], 11, Action::Release),
-            (&[], &["10.96.0.1"], 11, held),
-            (std::slice::from_ref(&wider), &["10.96.0.1"], 11, Action::Release),
+        let going = deleted(wider.clone());
+        for (others, given, action) in [
+            (&[][..], &[][..], Action::Release),
+            (std::slice::from_ref(&going), &["10.96.0.1"], Action::Say("False", "Terminating", HELD)),
+            (&[], &["10.97.0.1", "fd01::1"], Action::Release),
+            (&[], &["10.96.0.1"], held),
+            (std::slice::from_ref(&wider), &["10.96.0.1"], Action::Release),
             (
                 std::slice::from_ref(&wider),
                 &["10.96.0.1", "fd00::1"],
-                11,
                 Action::Say("False", "Terminating", HELD),
             ),
-            (&[both], &["10.96.0.1", "fd00::1"], 11, Action::Release),
+            (&[both], &["10.96.0.1", "fd00::1"], Action::Release),
         ] {
-            assert_eq!(decided(&gone, others, given, second), action, "{given:?} after {second}");
+            assert_eq!(decided(&gone, others, given), action, "{given:?}");
         }
         let mut released = gone;
         released.metadata.finalizers = None;
-        assert_eq!(decided(&released, &[], &["10.96.0.1"], 11), Action::Nothing);
+        assert_eq!(decided(&released, &[], &["10.96.0.1"]), Action::Nothing);
     }
 }

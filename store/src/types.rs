@@ -66,6 +66,8 @@ pub enum Action {
     },
     /// Removes the key.
     Delete,
+    /// Leaves the key as it is: only its condition counts.
+    Nothing,
 }
 
 /// One conditional write.

@@ -235,6 +235,25 @@ async fn a_copy_comes_back_whole_with_a_revision_that_nobody_has_seen() {
 }
 
 #[tokio::test]
+async fn a_restore_that_was_interrupted_is_no_empty_store_and_can_be_done_again() {
+    let dir = TempDir::new().unwrap();
+    let (data, restored) = (dir.path().join("a"), dir.path().join("b"));
+    let before = filled(&data).await;
+    std::fs::create_dir(&restored).unwrap();
+    std::fs::write(restored.join("00000000000000000042.snapshot.unfinished"), "half").unwrap();
+    for _ in 0..2 {
+        let error = refused(EmbeddedStore::open(EmbeddedOptions::new(&restored)).map(|_| ()));
+        assert!(error.contains("interrupted") && error.contains("restore it again"), "{error}");
+    }
+    care::restore(before.clone(), &place(&restored), before.revision).await.unwrap();
+    check_moved(&open(&restored), before.revision, &before).await;
+    // What a compaction has left beside its log is nothing to stop for.
+    std::fs::write(data.join("00000000000000009999.snapshot.unfinished"), "half").unwrap();
+    assert!(same_data(&care::read(&place(&data)).await.unwrap(), &before));
+    drop(open(&data));
+}
+
+#[tokio::test]
 async fn a_copy_that_is_damaged_cut_short_or_something_else_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("copy");

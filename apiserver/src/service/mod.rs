@@ -7,7 +7,8 @@
 //! users do to `IPAddress` objects by hand, [`repair`] puts right.
 //!
 //! Addresses come from the ranges of the `ServiceCIDR` objects that are ready and not on their way out, the default one
-//! (the server's flag) first.
+//! (the server's flag) first; on the condition that those objects are still what they were, so that once a range is
+//! deleted no server gives an address from it.
 
 mod addresses;
 mod families;
@@ -121,7 +122,8 @@ impl Allocations {
     }
 }
 
-fn is_service(row: &Row) -> bool {
+/// Whether the objects of a row are given addresses and ports.
+pub(crate) fn is_service(row: &Row) -> bool {
     row.plural == "services" && row.group().is_empty()
 }
 
@@ -154,7 +156,30 @@ pub(crate) fn allocate(
     let reserved = after.keys(new).filter(|(key, _)| !had.contains(key));
     let mut writes: Vec<Write> = reserved.map(|(key, object)| reserve(key, &object)).collect();
     writes.extend(had.difference(&has).cloned().map(free));
+    let fresh: Vec<IpAddr> = after.addresses.difference(&before.addresses).copied().collect();
+    writes.extend(unchanged_ranges(objects, &fresh));
     Ok(writes)
+}
+
+/// The conditions that the ranges of these addresses are still there as they are known here.
+fn unchanged_ranges(objects: &Objects, addresses: &[IpAddr]) -> Vec<Write> {
+    let snapshot = objects.snapshot(RANGES);
+    let of_some = |range: &Value| {
+        let has = |range: AddressRange| addresses.iter().any(|address| range.offset(*address).is_some());
+        is_usable(range) && cidrs(range).any(has)
+    };
+    let known = snapshot.objects.values().filter(|range| !addresses.is_empty() && of_some(&range.tree()));
+    let unchanged = known.map(|range| Write {
+        key: range.key.clone(),
+        precondition: Precondition::ModRevision(range.revision),
+        action: Action::Nothing,
+    });
+    unchanged.collect()
+}
+
+fn cidrs(range: &Value) -> impl Iterator<Item = AddressRange> {
+    let cidrs = range.get("spec").map(|spec| spec.items("cidrs")).unwrap_or_default();
+    cidrs.iter().filter_map(|cidr| AddressRange::parse(cidr.as_str()?))
 }
 
 /// The ranges that addresses may come from now.
@@ -165,10 +190,7 @@ fn usable(objects: &Objects, config: &Config) -> Vec<AddressRange> {
     if known.first().is_none_or(|first| api::object::name(first) != DEFAULT_RANGE) {
         ranges.extend(config.service_range.ranges());
     }
-    for range in known.iter().filter(|range| is_usable(range)) {
-        let cidrs = range.get("spec").map(|spec| spec.items("cidrs")).unwrap_or_default();
-        ranges.extend(cidrs.iter().filter_map(|cidr| AddressRange::parse(cidr.as_str()?)));
-    }
+    ranges.extend(known.iter().filter(|range| is_usable(range)).flat_map(cidrs));
     ranges.retain(|range| range.family() == "IPv4" || range.prefix() >= PREFIX_MIN);
     ranges
 }

@@ -164,7 +164,7 @@ mod tests {
             ("a port left over", Some(port), None, "delete"),
         ] {
             let is = match decide(found.as_ref(), wanted.as_ref()) {
-                None => "",
+                None | Some(Action::Nothing) => "",
                 Some(Action::Delete) => "delete",
                 Some(Action::Put { .. }) => "put",
             };

@@ -11,7 +11,7 @@ use super::lock::DirectoryLock;
 use super::log::setup;
 use super::recovery;
 use super::segment::Segment;
-use super::snapshot;
+use super::snapshot::{self, SNAPSHOT_SUFFIX};
 use crate::{Contents, Revision, StoreError};
 
 /// While a store is used, its files come and go between two looks at them, and its last append may be half seen.
@@ -56,7 +56,7 @@ fn look(dir: &Path) -> Result<Contents, StoreError> {
 fn check_store(dir: &Path) -> Result<(), StoreError> {
     let is_store = |dir: &Path| -> io::Result<bool> {
         let names = RealDisk.names(dir)?;
-        Ok(names.iter().any(|name| name.ends_with(".log") || name.ends_with(".snapshot")))
+        Ok(names.iter().any(|name| name.ends_with(".log") || name.ends_with(SNAPSHOT_SUFFIX)))
     };
     match is_store(dir) {
         Ok(true) => return Ok(()),
@@ -72,16 +72,19 @@ fn check_store(dir: &Path) -> Result<(), StoreError> {
     Err(StoreError::Setup(format!("there is no store in {}{hint}", dir.display())))
 }
 
-/// Makes a store of a copy in a directory that is empty or does not exist. All that follows will be after `floor`.
+/// Makes a store of a copy in a directory that is empty, does not exist, or holds what an interruption of this has left.
+/// All that follows will be after `floor`.
 pub(crate) fn create(dir: &Path, copy: &Contents, floor: Revision) -> Result<Revision, StoreError> {
     RealDisk.make_directory(dir).map_err(|error| setup("create", dir, &error))?;
-    if !RealDisk.names(dir).map_err(|error| setup("read", dir, &error))?.is_empty() {
+    let names = RealDisk.names(dir).map_err(|error| setup("read", dir, &error))?;
+    if !names.is_empty() && !recovery::is_half_restored(&names) {
         return Err(StoreError::Setup(format!(
             "{} is not empty: choose another directory, or remove what is there",
             dir.display()
         )));
     }
     let _held = DirectoryLock::acquire(dir)?;
+    recovery::remove_unfinished(&RealDisk, dir)?;
     // One more, so that a watch from what was the newest revision is refused as well.
     let revision = copy.revision.max(floor) + 1;
     let failed = |error| setup("write the store in", dir, &error);

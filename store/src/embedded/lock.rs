@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::StoreError;
 
-const OWNER_FILE: &str = "lock";
+pub(super) const OWNER_FILE: &str = "lock";
 /// A child that the owner was about to start holds the lock until it has become another program.
 const ORPHANED_LOCK_MAX: Duration = Duration::from_secs(1);
 

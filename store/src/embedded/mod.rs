@@ -215,7 +215,7 @@ impl Store for EmbeddedStore {
 fn size_of_write(write: &Write) -> usize {
     let value = match &write.action {
         Action::Put { value, .. } => value.len(),
-        Action::Delete => 0,
+        Action::Delete | Action::Nothing => 0,
     };
     write.key.len() + value + 64
 }

@@ -9,9 +9,10 @@ use super::EmbeddedOptions;
 use super::disk::{Disk, UNFINISHED_SUFFIX};
 use super::frame::FrameBuffer;
 use super::history::{History, HistoryBounds};
+use super::lock::OWNER_FILE;
 use super::log::{self, Log, ReadLog, setup};
 use super::record::Record;
-use super::snapshot;
+use super::snapshot::{self, SNAPSHOT_SUFFIX};
 use super::staging::{Stage, apply_deadlines};
 use super::state::State;
 use super::watchers::Watchers;
@@ -32,6 +33,13 @@ pub(super) struct Recovered {
 /// Opens a directory that nobody else has open.
 pub(super) fn open(disk: Arc<dyn Disk>, options: &EmbeddedOptions) -> Result<Recovered, StoreError> {
     let dir = &options.dir;
+    let names = disk.names(dir).map_err(|error| setup("read", dir, &error))?;
+    if is_half_restored(&names) {
+        return Err(StoreError::Setup(format!(
+            "a copy was being restored into {} and was interrupted: restore it again, or remove what is there to begin with nothing",
+            dir.display()
+        )));
+    }
     remove_unfinished(&*disk, dir)?;
     // A file may have its name since just before a crash or a failed sync: visible, but not yet to stay.
     disk.sync_directory(dir).map_err(|error| setup("sync", dir, &error))?;
@@ -72,7 +80,13 @@ pub(super) fn read(disk: &dyn Disk, dir: &Path) -> Result<Contents, StoreError> 
     Ok(Contents { revision: stage.revision, entries: stage.entries, deadlines })
 }
 
-fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+/// Whether there is nothing but the beginning of a snapshot: a store that is used makes its log first.
+pub(super) fn is_half_restored(names: &[String]) -> bool {
+    let unfinished = |name: &String| name.ends_with(&format!("{SNAPSHOT_SUFFIX}{UNFINISHED_SUFFIX}"));
+    names.iter().any(unfinished) && names.iter().all(|name| unfinished(name) || name == OWNER_FILE)
+}
+
+pub(super) fn remove_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
     for name in disk.names(dir).map_err(|error| setup("read", dir, &error))? {
         if name.ends_with(UNFINISHED_SUFFIX) {
             let path = dir.join(name);

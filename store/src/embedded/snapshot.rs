@@ -14,6 +14,8 @@ use super::log::{corrupt, setup};
 use super::record::{Record, Records, encode_end, encode_entry};
 use crate::{Contents, Revision, StoreError};
 
+pub(super) const SNAPSHOT_SUFFIX: &str = ".snapshot";
+
 const FRAME_PAYLOAD_BYTES: usize = 256 * 1024;
 
 /// Writes a snapshot and returns its size.
@@ -103,13 +105,13 @@ pub(super) fn load(disk: &dyn Disk, path: &Path, revision: Revision) -> Result<(
 }
 
 fn path_of(dir: &Path, revision: Revision) -> PathBuf {
-    dir.join(format!("{revision:020}.snapshot"))
+    dir.join(format!("{revision:020}{SNAPSHOT_SUFFIX}"))
 }
 
 /// The revisions of all snapshots, ascending.
 fn revisions(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<Revision>> {
     let parse = |name: &String| {
-        let digits = name.strip_suffix(".snapshot").filter(|digits| digits.len() == 20)?;
+        let digits = name.strip_suffix(SNAPSHOT_SUFFIX).filter(|digits| digits.len() == 20)?;
         digits.parse().ok()
     };
     let mut revisions: Vec<Revision> = disk.names(dir)?.iter().filter_map(parse).collect();

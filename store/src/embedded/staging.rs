@@ -45,6 +45,7 @@ impl Stage {
                     Some(Operation::Put { key: write.key, value, deadline_ms })
                 }
                 Action::Delete => previous.is_some().then_some(Operation::Delete { key: write.key }),
+                Action::Nothing => None,
             })
             .collect();
         self.transact(operations, log)?;

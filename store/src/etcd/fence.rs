@@ -70,7 +70,9 @@ impl EtcdStore {
         };
         // Puts first: whose a value is can be told, whose a deletion is cannot.
         let is_put = |write: &&Write| matches!(write.action, Action::Put { .. });
-        let Some(witness) = writes.iter().find(is_put).or(writes.first()) else { return Fate::NotApplied };
+        let is_deletion = |write: &&Write| write.action == Action::Delete;
+        let witness = writes.iter().find(is_put).or_else(|| writes.iter().find(is_deletion));
+        let Some(witness) = witness else { return Fate::NotApplied };
         match tokio::time::timeout(self.request_timeout, self.changes_of(&witness.key, before, fenced)).await
         {
             Ok(Ok(changes)) => judge(witness, &changes),

@@ -123,6 +123,7 @@ impl EtcdStore {
                     TxnOp::put(key, value.to_vec(), Some(options))
                 }
                 Action::Delete => TxnOp::delete(key, Some(DeleteOptions::new().with_prev_key())),
+                Action::Nothing => TxnOp::get(key, None),
             });
         }
         reads.push(self.fence_read());

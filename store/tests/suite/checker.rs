@@ -143,7 +143,11 @@ fn acknowledged(operations: &[Operation]) -> Result<BTreeMap<Revision, (&Operati
 
 fn has_effect(writes: &[Write], committed: &Committed) -> bool {
     let pairs = writes.iter().zip(&committed.previous);
-    pairs.into_iter().any(|(write, previous)| write.action != Action::Delete || previous.is_some())
+    pairs.into_iter().any(|(write, previous)| match write.action {
+        Action::Put { .. } => true,
+        Action::Delete => previous.is_some(),
+        Action::Nothing => false,
+    })
 }
 
 /// Whether a transaction without an answer could have made these changes. Values are unique, so puts tell.
@@ -153,7 +157,7 @@ fn explains(writes: &[Write], changes: &[Change]) -> bool {
         && writes.iter().all(|write| match (&write.action, done(write)) {
             (Action::Put { value, .. }, Some(Change::Put { entry, .. })) => entry.value == *value,
             (Action::Put { .. }, _) | (Action::Delete, Some(Change::Put { .. })) => false,
-            (Action::Delete, _) => true,
+            (Action::Delete, _) | (Action::Nothing, _) => true,
         })
 }
 

@@ -82,7 +82,7 @@ impl Model {
                     state.remove(&*write.key);
                     changed.push(write.key.to_string());
                 }
-                Action::Delete => {}
+                Action::Delete | Action::Nothing => {}
             }
         }
         if !changed.is_empty() {

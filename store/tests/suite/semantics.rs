@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use store::{Change, Precondition, Range, ReadAt, Revision, Store, StoreError, WatchEvent, Write};
+use store::{Action, Change, Precondition, Range, ReadAt, Revision, Store, StoreError, WatchEvent, Write};
 
 use super::{
     changed_keys, commit, create, delete, keys, next_changes, put, range, short_lived, update, value_of,
@@ -56,8 +56,21 @@ pub async fn a_failed_precondition_writes_nothing_and_says_what_is_there(store: 
     let gone = store.commit(vec![gone]).await.unwrap_err();
     assert!(matches!(gone, StoreError::Conflict { current: None, .. }), "{gone}");
     assert_eq!(store.current_revision().await.unwrap(), first.revision);
-    commit(&*store, [update("/a", "2", first.revision)]).await;
+    let second = commit(&*store, [update("/a", "2", first.revision)]).await.revision;
     assert_eq!(value_of(&*store, "/a").await.as_deref(), Some("2"));
+    // A condition on a key that is left alone counts as much.
+    let unchanged = |revision| Write {
+        precondition: Precondition::ModRevision(revision),
+        action: Action::Nothing,
+        ..delete("/a")
+    };
+    let stale = store.commit(vec![put("/b", "1"), unchanged(first.revision)]).await.unwrap_err();
+    assert!(matches!(stale, StoreError::Conflict { ref key, .. } if key == "/a"), "{stale}");
+    assert_eq!(value_of(&*store, "/b").await, None);
+    let done = commit(&*store, [put("/b", "1"), unchanged(second)]).await;
+    let before: Vec<_> = done.previous.iter().map(|entry| entry.as_ref().map(|e| e.mod_revision)).collect();
+    assert_eq!((done.revision, before), (second + 1, vec![None, Some(second)]));
+    assert_eq!(store.get("/a", ReadAt::Current).await.unwrap().entry.unwrap().mod_revision, second);
 }
 
 pub async fn deleting_what_is_not_there_makes_no_revision(store: Arc<dyn Store>) {
