@@ -232,6 +232,16 @@ impl At<'_, '_> {
         self.tell(|errors, path| errors.too_many(path, count, count_max));
     }
 
+    /// What another check has found of what is here.
+    pub fn found(&self, faults: Vec<FieldError>) {
+        let below = |field: &str| match field {
+            "<nil>" => self.path.to_string(),
+            field => self.path.field(field).to_string(),
+        };
+        let faults = faults.into_iter().map(|fault| FieldError { field: below(&fault.field), ..fault });
+        self.errors.borrow_mut().extend(faults);
+    }
+
     /// What is here may not change.
     pub fn immutable(&self) {
         self.tell(|errors, path| errors.immutable(path, self.value));

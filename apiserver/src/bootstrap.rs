@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::{Action, Precondition, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::{MASTERS, UserInfo};
+use crate::auth::{API_SERVER, MASTERS, UserInfo};
 use crate::authz::{bootstrap_objects, reconciled};
 use crate::cache::encode;
 use crate::config::Config;
@@ -133,7 +133,7 @@ async fn reconcile_roles(core: &Arc<Core>, call: &Call) -> Result<(), Failure> {
 
 /// A call that the server makes by itself.
 pub(crate) fn own_call() -> Call {
-    let user = UserInfo::new("system:apiserver", &[MASTERS]);
+    let user = UserInfo::new(API_SERVER, &[MASTERS]);
     let mut headers = HeaderMap::new();
     headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static("apiserver"));
     Call::new(RequestInfo::default(), Query::default(), headers, user, Form::default())

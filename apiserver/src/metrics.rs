@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::admission::PolicyChecks;
 use crate::cache::Cache;
 use crate::flow::Flow;
 use crate::http::request_info::RequestInfo;
 
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 10.0, 60.0];
-/// Different label sets are bounded by the table; beyond this something is wrong and they are not counted.
+/// Different label sets are bounded by the table; beyond this something is wrong and new ones are not counted.
 const SERIES_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,10 +80,11 @@ impl Metrics {
     fn observe(&self, info: &RequestInfo, code: u16, elapsed: Duration) {
         let series = series(info);
         let mut inner = self.inner.lock();
-        if inner.requests.len() >= SERIES_MAX {
+        let key = (series.clone(), code);
+        if inner.requests.len() >= SERIES_MAX && !inner.requests.contains_key(&key) {
             return;
         }
-        *inner.requests.entry((series.clone(), code)).or_default() += 1;
+        *inner.requests.entry(key).or_default() += 1;
         // A watch or a stream lasts as long as the client wants.
         let streams =
             matches!(info.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log");
@@ -99,10 +101,10 @@ impl Metrics {
     }
 
     /// Everything, as text.
-    pub fn render(&self, cache: &Cache, flow: &Flow) -> String {
+    pub fn render(&self, cache: &Cache, flow: &Flow, policies: &PolicyChecks) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
-        let _ignored = self.write(&mut out, cache, flow);
+        let _ignored = self.write(&mut out, cache, flow).and_then(|()| policies.write_metrics(&mut out));
         out
     }
 

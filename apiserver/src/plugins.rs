@@ -7,8 +7,8 @@ use parking_lot::RwLock;
 
 use crate::admission::{
     Admission, AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger,
-    NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodSecurity, Priority, RightsEscalation,
-    RuntimeClass, ServiceAccount, ValidatingPolicies,
+    NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodSecurity, PolicyChecks, Priority,
+    RightsEscalation, RuntimeClass, ServiceAccount, ValidatingPolicies,
 };
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, BootstrapTokens, ClientCertificate, Oidc};
@@ -29,6 +29,7 @@ pub(crate) struct Plugins {
     pub admission: AdmissionChain,
     pub reviewers: Reviewers,
     pub tokens: Arc<ServiceAccountTokens>,
+    pub policy_checks: Arc<PolicyChecks>,
 }
 
 impl Plugins {
@@ -41,6 +42,7 @@ impl Plugins {
             Arc::new(NodeAuthorizer::new(objects.clone())),
             rbac.clone(),
         ]);
+        let policy_checks = Arc::<PolicyChecks>::default();
         let plugins: Vec<Arc<dyn Admission>> = vec![
             Arc::new(NamespaceLifecycle::new(objects.clone())),
             Arc::new(LimitRanger::new(objects.clone())),
@@ -54,7 +56,12 @@ impl Plugins {
             Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
-            Arc::new(ValidatingPolicies::new(objects.clone(), table.clone(), authorizers.clone())),
+            Arc::new(ValidatingPolicies::new(
+                objects.clone(),
+                table.clone(),
+                authorizers.clone(),
+                policy_checks.clone(),
+            )),
         ];
         let admission = AdmissionChain::new(plugins, objects, &authorizers);
         let bootstrap = Arc::new(BootstrapTokens::new(objects.clone()));
@@ -74,6 +81,7 @@ impl Plugins {
             authorizers,
             admission,
             tokens,
+            policy_checks,
         })
     }
 }

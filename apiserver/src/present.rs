@@ -10,11 +10,13 @@ use store::Revision;
 
 use crate::cache::Cached;
 use crate::http::negotiate::{Encoding, Form, View};
-use crate::http::respond::{self, maybe_gzip};
+use crate::http::respond::{self, Failure, maybe_gzip};
 use crate::http::{BoxError, JSON, Response, body};
 use crate::pipeline::Target;
 use crate::tree::set;
 
+/// The version of tables and of objects' metadata.
+const META: &str = "meta.k8s.io/v1";
 /// Lists are sent in chunks of about this size.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -87,7 +89,7 @@ impl Presenter {
         let tree = match self.form.view {
             View::Whole => self.converted(object, object.revision),
             View::Metadata => partial_metadata(&self.converted(object, object.revision)),
-            View::Table => self.table(&[self.converted(object, object.revision)], &single(object), true),
+            View::Table => self.table(&self.converted(object, object.revision), &single(object), true),
         };
         respond::formed(code, &tree, self.form)
     }
@@ -97,43 +99,21 @@ impl Presenter {
         respond::formed(code, tree, self.form)
     }
 
-    /// The answer that shows a list.
+    /// The answer that shows a list: a gather of what is stored or made of it, while it is sent when it is large.
     pub fn list(&self, objects: Vec<Arc<Cached>>, meta: &ListMeta) -> Response {
-        if self.is_stored_form() && self.form.encoding == Encoding::Json {
-            return self.stored_list(objects, meta);
-        }
-        let trees: Vec<Value> = objects.iter().map(|o| self.converted(o, o.revision)).collect();
-        let tree = match self.form.view {
-            View::Whole => {
-                let items = trees.into_iter().map(without_type).collect();
-                self.list_tree(&self.row.list_kind, &self.version.api_version(), items, meta)
-            }
-            View::Metadata => {
-                let items = trees.iter().map(partial_metadata).collect();
-                self.list_tree("PartialObjectMetadataList", "meta.k8s.io/v1", items, meta)
-            }
-            View::Table => self.table(&trees, meta, true),
-        };
-        respond::formed(StatusCode::OK, &tree, self.form)
-    }
-
-    fn list_tree(&self, kind: &str, api_version: &str, items: Vec<Value>, meta: &ListMeta) -> Value {
-        json!({"kind": kind, "apiVersion": api_version, "metadata": list_metadata(meta), "items": items})
-    }
-
-    /// A gather of stored bytes; made while it is sent when it is large.
-    fn stored_list(&self, objects: Vec<Arc<Cached>>, meta: &ListMeta) -> Response {
-        let head = format!(
-            "{{\"kind\":{:?},\"apiVersion\":{:?},\"metadata\":{},\"items\":[",
-            self.row.list_kind,
-            self.version.api_version(),
-            list_metadata(meta)
-        );
         let size: usize = objects.iter().map(|o| o.encoded.len() + 40).sum();
-        // Custom resources keep kind and API version in lists, built-in kinds lose them, as upstream.
-        let typed = self.row.custom.is_some();
+        let (presenter, objects) = (self.clone(), objects.into_iter());
         let mut gather =
-            Gather { head: Some(head), objects: objects.into_iter(), first: true, typed, done: false };
+            Gather { presenter, head: Some(self.list_head(meta)), objects, first: true, done: false };
+        if self.form.encoding != Encoding::Json {
+            let whole = gather.next_chunk(usize::MAX).unwrap_or_default();
+            return match serde_json::from_slice(&whole) {
+                Ok(tree) => respond::formed(StatusCode::OK, &tree, self.form),
+                Err(error) => {
+                    Failure::from(ApiError::internal(error.to_string())).into_response(Encoding::Json)
+                }
+            };
+        }
         let content = if size < CHUNK_BYTES {
             body::full(gather.next_chunk(usize::MAX).unwrap_or_default())
         } else {
@@ -141,6 +121,40 @@ impl Presenter {
             body::stream(futures::stream::iter(chunks.map(Ok::<Bytes, BoxError>)))
         };
         maybe_gzip(respond::with_type(StatusCode::OK, JSON, content), self.form)
+    }
+
+    /// A list up to its first item.
+    fn list_head(&self, meta: &ListMeta) -> String {
+        let api_version = self.version.api_version();
+        let (kind, api_version) = match self.form.view {
+            View::Whole => (self.row.list_kind.as_str(), &*api_version),
+            View::Metadata => ("PartialObjectMetadataList", META),
+            View::Table => ("Table", META),
+        };
+        let metadata = list_metadata(meta);
+        let begin = format!("{{\"kind\":{kind:?},\"apiVersion\":{api_version:?},\"metadata\":{metadata},");
+        match self.form.view {
+            View::Table => {
+                let columns = api::columns::for_row(&self.row, &self.version).definitions();
+                format!("{begin}\"columnDefinitions\":{columns},\"rows\":[")
+            }
+            _ => format!("{begin}\"items\":["),
+        }
+    }
+
+    /// Writes an item of a list.
+    fn write_item(&self, out: &mut Vec<u8>, object: &Cached) {
+        let shown = match self.form.view {
+            // Custom resources keep kind and API version in lists, built-in kinds lose them, as upstream.
+            View::Whole if self.is_stored_form() && self.row.custom.is_some() => {
+                return object.write_whole(out);
+            }
+            View::Whole if self.is_stored_form() => return object.write_item(out),
+            View::Whole => without_type(self.converted(object, object.revision)),
+            View::Metadata => partial_metadata(&self.converted(object, object.revision)),
+            View::Table => self.table_row(&self.converted(object, object.revision)),
+        };
+        out.extend_from_slice(shown.to_string().as_bytes());
     }
 
     /// Writes the object of a watch event.
@@ -155,7 +169,7 @@ impl Presenter {
             View::Table => {
                 self.now = jiff::Timestamp::now();
                 let headings = !std::mem::replace(&mut self.headings_sent, true);
-                self.table(&[tree], &ListMeta { revision, ..ListMeta::default() }, headings)
+                self.table(&tree, &ListMeta { revision, ..ListMeta::default() }, headings)
             }
         };
         out.extend_from_slice(shown.to_string().as_bytes());
@@ -172,13 +186,13 @@ impl Presenter {
                 json!({"kind": self.row.kind, "apiVersion": self.version.api_version(), "metadata": metadata})
             }
             View::Metadata => json!({
-                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata,
             }),
             View::Table => json!({
-                "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                "kind": "Table", "apiVersion": META, "metadata": metadata,
                 "columnDefinitions": null,
                 "rows": [{"cells": [], "object": {
-                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
+                    "kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata,
                 }}],
             }),
         };
@@ -195,33 +209,32 @@ impl Presenter {
         tree
     }
 
-    fn table(&self, trees: &[Value], meta: &ListMeta, headings: bool) -> Value {
+    /// A table of one object.
+    fn table(&self, tree: &Value, meta: &ListMeta, headings: bool) -> Value {
         let columns = api::columns::for_row(&self.row, &self.version);
-        let rows: Vec<Value> = trees
-            .iter()
-            .map(|tree| {
-                let mut row = json!({"cells": columns.cells(tree, self.now)});
-                match self.include {
-                    IncludeObject::None => {}
-                    IncludeObject::Metadata => set(&mut row, &["object"], partial_metadata(tree)),
-                    IncludeObject::Object => set(&mut row, &["object"], tree.clone()),
-                }
-                row
-            })
-            .collect();
         let definitions = if headings { columns.definitions() } else { Value::Null };
         json!({
-            "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata(meta),
-            "columnDefinitions": definitions, "rows": rows,
+            "kind": "Table", "apiVersion": META, "metadata": list_metadata(meta),
+            "columnDefinitions": definitions, "rows": [self.table_row(tree)],
         })
+    }
+
+    fn table_row(&self, tree: &Value) -> Value {
+        let mut row = json!({"cells": api::columns::for_row(&self.row, &self.version).cells(tree, self.now)});
+        match self.include {
+            IncludeObject::None => {}
+            IncludeObject::Metadata => set(&mut row, &["object"], partial_metadata(tree)),
+            IncludeObject::Object => set(&mut row, &["object"], tree.clone()),
+        }
+        row
     }
 }
 
 struct Gather {
+    presenter: Presenter,
     head: Option<String>,
     objects: std::vec::IntoIter<Arc<Cached>>,
     first: bool,
-    typed: bool,
     done: bool,
 }
 
@@ -240,11 +253,7 @@ impl Gather {
             if !std::mem::replace(&mut self.first, false) {
                 out.push(b',');
             }
-            if self.typed {
-                object.write_whole(&mut out);
-            } else {
-                object.write_item(&mut out);
-            }
+            self.presenter.write_item(&mut out, &object);
         }
         Some(out.into())
     }

@@ -95,6 +95,7 @@ impl Server {
             admission: parts.admission,
             reviewers: parts.reviewers,
             tokens: parts.tokens,
+            policy_checks: parts.policy_checks,
             store,
             cache,
             quotas: Quotas::new(objects.clone()),
@@ -223,9 +224,11 @@ impl Server {
                 request.extensions_mut().insert(certificates.clone());
             }
             let (core, busy) = (core.clone(), seen.begin());
+            let request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
             async move {
-                let request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-                Ok::<Response, Infallible>(busy.until_end_of(core.serve(request).await))
+                // On the heap, where it ends with the answer's beginning: what follows may go on for hours.
+                let answer: Pin<Box<dyn Future<Output = Response> + Send>> = Box::pin(core.serve(request));
+                Ok::<Response, Infallible>(busy.until_end_of(answer.await))
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -248,6 +251,10 @@ impl Server {
             () = self.core.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
+            }
+            () = activity.untaken_for(patience.stalled) => {
+                tracing::debug!(%peer, "a client does not read what it has asked for");
+                return;
             }
             () = activity.unused_for(patience.head) => {
                 connection.as_mut().graceful_shutdown();

@@ -11,12 +11,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kube::config::AuthInfo;
 use pki::{CertificateAndKey, ClusterPki, Kubeconfig, Leaf, ServerNames, User};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::json;
 use store::Store;
 use store::embedded::{EmbeddedOptions, EmbeddedStore};
 use store::etcd::EtcdOptions;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{Caller, Etcd};
@@ -189,6 +193,17 @@ impl TestServer {
         config.root_cert = Some(ca.map(|pem| pem.unwrap().contents).collect());
         config.auth_info = auth;
         Caller::new(kube::Client::try_from(config).unwrap())
+    }
+
+    /// What opens TLS connections that show a client certificate, whatever is spoken over them.
+    pub fn connector(&self, pair: &CertificateAndKey) -> TlsConnector {
+        let chain = CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes()).map(Result::unwrap);
+        let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        let authority = self.pki.authority.certificate_pem();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        TlsConnector::from(Arc::new(config.with_client_auth_cert(chain.collect(), key).unwrap()))
     }
 
     /// Somebody over the network with a client certificate.

@@ -12,6 +12,8 @@ use crate::{
     names,
 };
 
+const APPROVAL: &str = "api-approved.kubernetes.io";
+
 /// What is special about API services.
 pub struct ApiService;
 
@@ -84,8 +86,16 @@ impl Strategy for CustomResourceDefinition {
         definition_versions(&spec.field("versions"));
     }
 
+    fn check_create(&self, object: &At) {
+        check_approval(object);
+    }
+
     fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
         if context.subresource.is_none() {
+            let approved = |object: &Value| object.dig(&["metadata", "annotations", APPROVAL]).cloned();
+            if approved(new) != approved(old) {
+                check_approval(new);
+            }
             let (new, old) = (new.field("spec"), spec(old));
             new.fixed(old, &["group", "scope"]);
             new.field("names").fixed(old.get("names").unwrap_or(&Value::Null), &["kind", "plural"]);
@@ -97,6 +107,28 @@ impl Strategy for CustomResourceDefinition {
 fn storage_versions(object: &Value) -> impl Iterator<Item = Value> {
     let versions = spec(object).items("versions").iter().filter(|version| version.flag("storage"));
     versions.filter_map(|version| version.at("name").cloned())
+}
+
+/// Groups of the community need its approval, or a word that they go without.
+fn check_approval(definition: &At) {
+    let group = spec(definition).text("group");
+    let is_below = |domain: &str| group == domain || group.ends_with(&format!(".{domain}"));
+    if !is_below("k8s.io") && !is_below("kubernetes.io") {
+        return;
+    }
+    let annotations = definition.field("metadata.annotations");
+    let approval = annotations.key(APPROVAL);
+    let begin = format!("protected groups must have approval annotation {APPROVAL:?}");
+    let end = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let is_url = |(scheme, rest): (&str, &str)| !scheme.is_empty() && !rest.is_empty();
+    match approval.str() {
+        "" => approval.required(&format!("{begin}, {end}")),
+        said if said.starts_with("unapproved") || said.split_once("://").is_some_and(is_url) => {}
+        _ => {
+            let either = "with either a URL or a reason starting with \"unapproved\"";
+            approval.invalid(format!("{begin} {either}, {end}"));
+        }
+    }
 }
 
 fn definition_names(described: &At) {

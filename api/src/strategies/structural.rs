@@ -1,11 +1,12 @@
 //! What a definition's versions say of their objects: structural schemas, selectable fields, printer columns and the
 //! paths of scale.
 //!
-//! Deliberately absent: compilation of rules, which is the business of whoever evaluates them, and whether defaults fit
-//! their own schema.
+//! Deliberately absent: compilation of rules, which is the business of whoever evaluates them, and whether defaults keep
+//! the rules.
 
 use std::collections::BTreeSet;
 
+use schema::{Schema, conform, validate};
 use serde_json::{Value, json};
 
 use crate::{at::At, field::Look};
@@ -69,10 +70,22 @@ fn node(schema: &At, level: Level) {
     if free.value() == &Value::Bool(false) {
         free.invalid("must be true or undefined");
     }
+    schema.optional("default", |default| check_default(default, schema));
     children(schema, level);
     lists(schema);
     value_validations(schema, int_or_string);
     schema.optional("not", |nested| value_validation(nested, false));
+}
+
+/// A default has to be what an object could hold there.
+fn check_default(default: &At, schema: &At) {
+    // Why the schema is none is said of the version as a whole.
+    let Ok(described) = Schema::from_openapi(schema.value()) else { return };
+    let mut pruned = default.value().clone();
+    if conform::conform(&described, &mut pruned).is_ok() && pruned != *default.value() {
+        default.invalid("must not have unknown fields");
+    }
+    default.found(validate::validate(&described, default.value()));
 }
 
 fn children(schema: &At, level: Level) {

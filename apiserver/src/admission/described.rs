@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
-use api::ServedVersion;
+use api::{ApiError, ServedVersion};
 use serde_json::{Value, json};
 
-use super::matching::is_namespace;
+use super::matching::{Subject, is_namespace};
 use super::{AdmissionRequest, Operation};
+use crate::custom;
+use crate::objects::Objects;
 use crate::reviews::user_info;
 use crate::subresource::scale;
 
@@ -43,6 +45,41 @@ pub(super) fn described(request: &AdmissionRequest<'_>, version: &ServedVersion)
     said.as_object_mut().into_iter().for_each(|said| said.extend(request.options.told()));
     say("options", said);
     told
+}
+
+/// The objects of a request that only the converter of their kind can bring into the version of the rule that matched.
+pub(super) struct Converted {
+    object: Option<Value>,
+    old: Option<Value>,
+}
+
+impl Converted {
+    /// `None` where there is no converter, or nothing for it to do.
+    pub async fn of(
+        objects: &Objects,
+        subject: &Subject<'_>,
+        version: &ServedVersion,
+    ) -> Result<Option<Self>, ApiError> {
+        let Subject { request, object, .. } = *subject;
+        let has_converter = request.row.custom.as_ref().is_some_and(|custom| custom.converter.is_some());
+        if !has_converter || *version == request.row.storage || request.subresource == "scale" {
+            return Ok(None);
+        }
+        let both = [object, request.old].into_iter().flatten().cloned().collect();
+        let mut converted = custom::convert(objects, request.row, both, version).await?.into_iter();
+        let object = object.and_then(|_| converted.next());
+        Ok(Some(Self { object, old: request.old.and_then(|_| converted.next()) }))
+    }
+
+    /// The request with these objects.
+    pub fn request<'a>(&'a self, request: &AdmissionRequest<'a>) -> AdmissionRequest<'a> {
+        AdmissionRequest { old: self.old.as_ref(), ..*request }
+    }
+
+    /// The object as it is to become.
+    pub fn object(&self) -> Option<&Value> {
+        self.object.as_ref()
+    }
 }
 
 /// An object of the request as its subresource shows it, in the version of the rule that matched.

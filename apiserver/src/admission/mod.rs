@@ -44,7 +44,7 @@ pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use pod_security::PodSecurity;
 pub use policy::ValidatingPolicies;
-pub(crate) use policy::{POLICIES, tell_status};
+pub(crate) use policy::{POLICIES, PolicyChecks, tell_status};
 pub use priority::Priority;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
@@ -52,7 +52,7 @@ pub use storage_class::DefaultStorageClass;
 pub use tolerations::{DefaultTolerations, NotReadyTaint};
 
 use self::webhook::Webhooks;
-use crate::auth::{MASTERS, UserInfo};
+use crate::auth::{API_SERVER, MASTERS, UserInfo};
 use crate::authz::AuthorizerChain;
 use crate::objects::Objects;
 use crate::pipeline::Options;
@@ -106,7 +106,7 @@ impl AdmissionRequest<'_> {
 
     /// Whether the API server itself asks, which no configuration of its users stands in the way of.
     pub fn is_own(&self) -> bool {
-        self.user.name == "system:apiserver" && self.user.is_in(MASTERS)
+        self.user.name == API_SERVER && self.user.is_in(MASTERS)
     }
 
     /// Leaves a note for the audit log.

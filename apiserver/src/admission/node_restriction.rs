@@ -311,6 +311,9 @@ fn references_of_mirror(pod: &Value) -> Option<&'static str> {
     if !text(pod, "/spec/serviceAccountName").is_empty() {
         return Some("serviceaccounts");
     }
+    if items(pod, "/spec/resourceClaims").next().is_some() {
+        return Some("resourceclaims");
+    }
     let containers = ["/spec/initContainers", "/spec/containers"].into_iter().flat_map(|l| items(pod, l));
     let mut variables = containers.flat_map(|c| items(c, "/env").chain(items(c, "/envFrom")));
     let by_environment = variables.any(|v| {

@@ -2,7 +2,8 @@
 //!
 //! The handshake proves only that the client holds the certificate's key; who signed it, what for and until when is
 //! judged here. So a certificate that is not ours is answered with 401, as upstream, not with a broken connection, and
-//! one that expires while its connection lives stops counting at that moment.
+//! one that expires while its connection lives stops counting at that moment. The certificate that this server shows to
+//! agents counts for nothing: who brings the server to call itself in the place of an agent must not act as it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -13,7 +14,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Authenticator, Credentials, Refused, UserInfo};
+use super::{API_SERVER, Authenticator, Credentials, Refused, UserInfo};
 
 /// The certificates that a client has shown on its connection; the leaf first. A request extension.
 #[derive(Clone, Debug)]
@@ -64,6 +65,9 @@ impl ClientCertificate {
         let name = pki::common_name(subject).map_err(|why| format!("the client certificate: {why}"))?;
         if name.is_empty() {
             return Err("the client certificate has no common name".to_string());
+        }
+        if name == API_SERVER {
+            return Err("the certificate is for calls to agents only".to_string());
         }
         let groups = pki::organizations(subject).map_err(|why| format!("the client certificate: {why}"))?;
         Ok(Verdict {

@@ -29,6 +29,9 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group that may do everything.
 pub const MASTERS: &str = "system:masters";
 
+/// The API server itself: in its own process, and towards agents. Nobody is it who comes over the network.
+pub(crate) const API_SERVER: &str = "system:apiserver";
+
 /// Who asks, in the words of `authentication.k8s.io/v1 UserInfo`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {

@@ -18,8 +18,8 @@ use crate::present::Presenter;
 
 /// How often a watch that asked for bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Frames are gathered up to this size before they go out.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Frames are gathered up to this size, a record of TLS, before they go out: so much waits for a client that does not read.
+const CHUNK_BYTES: usize = 16 * 1024;
 /// How many events are taken from the history at once.
 const BATCH: usize = 256;
 /// After it has sent something a watch rests so long for every watch of its row: what happens meanwhile goes out in one

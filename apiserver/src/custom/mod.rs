@@ -2,9 +2,6 @@
 //!
 //! Guarantees that a definition is `Established` only once its resource is served, that every server over the store
 //! follows the same definitions, and that a deleted definition takes its objects along before it goes.
-//!
-//! Deliberately absent: admission webhooks and policies that look at another version than the stored one see it with
-//! its name changed alone, also where there is a converter.
 
 mod conditions;
 mod conversion;
@@ -46,11 +43,12 @@ pub(crate) fn schema_of(objects: &Objects, row: &Row, served: &ServedVersion) ->
     version.pointer("/schema/openAPIV3Schema").cloned()
 }
 
-/// Puts the rows of all definitions into the table.
+/// Puts the rows of all definitions into the table. None takes the place of a built-in row, whatever its status says.
 pub(crate) fn refresh(core: &Core) {
-    let mut table = ResourceTable::built_in();
+    let built_in = ResourceTable::built_in();
+    let mut table = built_in.clone();
     for definition in core.objects.list(DEFINITIONS, "") {
-        if conditions::is_accepted(&definition) {
+        if conditions::is_accepted(&definition) && row_in(&built_in, &definition).is_none() {
             match row::of(&definition) {
                 Ok(row) => table = table.with_row(row),
                 Err(error) => {
@@ -61,6 +59,12 @@ pub(crate) fn refresh(core: &Core) {
         }
     }
     *core.table.write() = Arc::new(table);
+}
+
+/// The row that a table has in the place of a definition's.
+fn row_in<'a>(table: &'a ResourceTable, definition: &Value) -> Option<&'a Arc<Row>> {
+    let spec = definition.get("spec")?;
+    table.group_resource(spec.text("group"), spec.get("names")?.text("plural"))
 }
 
 /// Follows the definitions until told to stop.
@@ -164,8 +168,11 @@ fn name_conflict(core: &Core, definition: &Value) -> Option<String> {
     let spec = definition.get("spec")?;
     let (group, names) = (spec.text("group"), spec.get("names")?);
     let table = core.table();
-    let others =
-        || table.rows().iter().filter(|row| row.group() == group && row.plural != names.text("plural"));
+    let is_own = |row: &Row| row.custom.is_some() && row.plural == names.text("plural");
+    let others = || {
+        let of_group = |row: &Row| row.served.iter().any(|served| served.group == group);
+        table.rows().iter().filter(move |row| of_group(row) && !is_own(row))
+    };
     let resources = [names.text("plural"), names.text("singular")].into_iter();
     let mut resources = resources.chain(names.items("shortNames").iter().filter_map(Value::as_str));
     let is_resource = |name: &str| {
@@ -201,7 +208,8 @@ fn with_finalizer(live: &Value, present: bool) -> Value {
 /// Deletes the objects of a deleted definition, then lets it go. True while some are left.
 async fn clean_up(core: &Arc<Core>, call: &Call, definition: &Value) -> Result<bool, Failure> {
     let name = api::object::name(definition);
-    let Ok(row) = row::of(definition) else {
+    let is_built_in = row_in(&core.table(), definition).is_some_and(|row| row.custom.is_none());
+    let Some(row) = row::of(definition).ok().filter(|_| !is_built_in) else {
         change(core, call, name, "", |live| with_finalizer(live, false)).await?;
         return Ok(false);
     };

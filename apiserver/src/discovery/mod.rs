@@ -33,7 +33,7 @@ pub(crate) async fn answer(core: &Arc<Core>, request: &Parts, query: &Query) -> 
         "/metrics" => Ok(respond::with_type(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            body::full(core.metrics.render(&core.cache, &core.flow)),
+            body::full(core.metrics.render(&core.cache, &core.flow, &core.policy_checks)),
         )),
         "" => Ok(respond::value(StatusCode::OK, &paths(core), Encoding::Json)),
         "/.well-known/openid-configuration" => Ok(openid::configuration(&core.config.service_account.issuer)),
@@ -70,7 +70,7 @@ fn discover(core: &Arc<Core>, request: &Parts, query: &Query, path: &str) -> Res
         ["apis"] => Some(discovery::api_group_list(&table)),
         ["apis", group] => discovery::api_group(&table, group),
         ["api", version] => discovery::api_resource_list(&table, "", version),
-        ["apis", group, version] => discovery::api_resource_list(&table, group, version),
+        ["apis", group, version] if !group.is_empty() => discovery::api_resource_list(&table, group, version),
         _ => None,
     };
     let tree = tree.ok_or_else(no_such_path)?;

@@ -1,10 +1,11 @@
 //! One priority level: so many seats, and queues of those who wait for one.
 //!
 //! Guarantees: no more seats are taken than there are, but that a request wider than all of them runs alone; a flow waits
-//! behind its own requests and takes turns with the others, so that nobody who sends much delays those who send little;
-//! how many wait is bounded; whoever gives up waiting is forgotten.
+//! behind its own requests and takes turns with the others by the seats that it takes, so that nobody who sends much, or
+//! what is wide, delays those who send little; how many wait is bounded, and where that is reached, the flow with the
+//! most of them gives way; whoever gives up waiting is forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -60,8 +61,12 @@ struct State {
     taken: usize,
     /// By flow.
     queues: HashMap<String, VecDeque<Waiting>>,
-    /// Whose turn it is: the flows that have somebody waiting.
-    turns: VecDeque<String>,
+    /// Whose turn it is: the flows that have somebody waiting, those first that have had the fewest seats since they wait,
+    /// and of those who came first.
+    turns: BTreeSet<(usize, u64, String)>,
+    /// How many seats the flow that was called last had had.
+    had: usize,
+    arrivals: u64,
     waiting: usize,
     /// The seats that those wait for.
     wanted: usize,
@@ -95,7 +100,8 @@ impl Level {
     pub fn new(limits: Limits) -> Self {
         let (queues, turns) = Default::default();
         let (meter, need) = (Meter::new(), Need::default());
-        Self(Mutex::new(State { limits, taken: 0, queues, turns, waiting: 0, wanted: 0, meter, need }))
+        let (taken, had, arrivals, waiting, wanted) = Default::default();
+        Self(Mutex::new(State { limits, taken, queues, turns, had, arrivals, waiting, wanted, meter, need }))
     }
 
     /// Other limits from now on; those inside stay.
@@ -129,7 +135,7 @@ impl Level {
             state.queue(flow, width)?
         };
         let wait = Wait { called: Some(called), level: self.clone(), width };
-        tokio::time::timeout(at_most, wait).await.map_err(|_| Refused::TimedOut)
+        tokio::time::timeout(at_most, wait).await.unwrap_or(Err(Refused::TimedOut))
     }
 
     /// How many seats there are, and what was needed in the last period.
@@ -155,15 +161,17 @@ struct Wait {
 }
 
 impl Future for Wait {
-    type Output = Seat;
+    type Output = Result<Seat, Refused>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Seat> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         if let Some(called) = &mut self.called {
-            // The level keeps the other end until it calls.
-            ready!(Pin::new(called).poll(context)).unwrap_or_default();
+            let outcome = ready!(Pin::new(called).poll(context));
             self.called = None;
+            if outcome.is_err() {
+                return Poll::Ready(Err(Refused::QueueFull));
+            }
         }
-        Poll::Ready(Seat { level: self.level.clone(), width: self.width })
+        Poll::Ready(Ok(Seat { level: self.level.clone(), width: self.width }))
     }
 }
 
@@ -190,12 +198,13 @@ impl State {
         if self.limits.in_all == 0 {
             return Err(Refused::NoQueue);
         }
-        if length >= self.limits.per_flow || self.waiting >= self.limits.in_all {
+        let is_full = self.waiting >= self.limits.in_all;
+        if length >= self.limits.per_flow || is_full && !self.push_out(length + 1) {
             return Err(Refused::QueueFull);
         }
         let (called, receiver) = oneshot::channel();
         if length == 0 {
-            self.turns.push_back(flow.to_string());
+            self.take_turn(flow.to_string(), self.had);
         }
         self.queues.entry(flow.to_string()).or_default().push_back(Waiting { width, called });
         self.waiting += 1;
@@ -204,24 +213,43 @@ impl State {
         Ok(receiver)
     }
 
+    /// Refuses the last of the flow with the most waiting, if that are more than so many.
+    fn push_out(&mut self, most: usize) -> bool {
+        let Some(longest) = self.queues.values_mut().max_by_key(|queue| queue.len()) else { return false };
+        if longest.len() <= most {
+            return false;
+        }
+        let Some(last) = longest.pop_back() else { return false };
+        self.waiting -= 1;
+        self.wanted -= last.width;
+        true
+    }
+
+    fn take_turn(&mut self, flow: String, had: usize) {
+        self.arrivals += 1;
+        self.turns.insert((had, self.arrivals, flow));
+    }
+
     /// Calls those whose turn it is while there are seats.
     fn call(&mut self) {
-        while let Some(flow) = self.turns.front() {
+        while let Some((had, _, flow)) = self.turns.first() {
+            let had = *had;
             let Some(width) = self.queues.get(flow).and_then(|queue| queue.front()).map(|first| first.width)
             else {
-                self.turns.pop_front();
+                self.turns.pop_first();
                 continue;
             };
             if !self.fits(width) {
                 return;
             }
-            let Some(flow) = self.turns.pop_front() else { return };
+            let Some((_, _, flow)) = self.turns.pop_first() else { return };
             let Some(queue) = self.queues.get_mut(&flow) else { continue };
             let first = queue.pop_front();
+            self.had = had;
             if queue.is_empty() {
                 self.queues.remove(&flow);
             } else {
-                self.turns.push_back(flow);
+                self.take_turn(flow, had + width);
             }
             self.waiting -= 1;
             self.wanted -= width;
@@ -234,7 +262,7 @@ impl State {
     fn forget_gone(&mut self) {
         self.queues.values_mut().for_each(|queue| queue.retain(|waiting| !waiting.called.is_closed()));
         self.queues.retain(|_, queue| !queue.is_empty());
-        self.turns.retain(|flow| self.queues.contains_key(flow));
+        self.turns.retain(|(_, _, flow)| self.queues.contains_key(flow));
         self.waiting = self.queues.values().map(VecDeque::len).sum();
         self.wanted = self.queues.values().flatten().map(|waiting| waiting.width).sum();
         self.call();
@@ -260,27 +288,49 @@ mod tests {
     async fn flows_take_turns_however_much_one_of_them_sends() {
         let level = level(1);
         let held = level.enter("greedy", 1, LONG).await.unwrap();
+        let queued = [("greedy", 1), ("greedy", 1), ("greedy", 1), ("greedy", 1), ("modest", 1)];
+        let order = order(&level, held, &queued).await;
+        assert_eq!(order, ["greedy", "modest", "greedy", "greedy"], "its own queue holds three");
+        assert_eq!(level.load(), (0, 0));
+    }
+
+    /// The order in which flows are called that queue while another has the seats.
+    async fn order(level: &Arc<Level>, held: Seat, queued: &[(&'static str, usize)]) -> Vec<&'static str> {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
-        for flow in ["greedy", "greedy", "greedy", "modest"] {
+        for (flow, width) in queued.iter().copied() {
             let (level, order) = (level.clone(), order.clone());
             tasks.push(tokio::spawn(async move {
-                let seat = level.enter(flow, 1, LONG).await.unwrap();
-                order.lock().push(flow);
-                drop(seat);
+                if let Ok(_seat) = level.enter(flow, width, LONG).await {
+                    order.lock().push(flow);
+                }
             }));
             tokio::task::yield_now().await;
         }
-        assert_eq!(
-            level.enter("greedy", 1, LONG).await.unwrap_err(),
-            Refused::QueueFull,
-            "its own queue is full"
-        );
         drop(held);
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(*order.lock(), ["greedy", "modest", "greedy", "greedy"]);
+        order.lock().clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn flows_take_turns_by_seats_and_not_by_requests() {
+        let level = level(4);
+        let held = level.enter("other", 4, LONG).await.unwrap();
+        let queued = [("wide", 4), ("wide", 4), ("narrow", 1), ("narrow", 1), ("narrow", 1)];
+        let order = order(&level, held, &queued).await;
+        assert_eq!(order, ["wide", "narrow", "narrow", "narrow", "wide"]);
+        assert_eq!(level.load(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_too_many_wait_the_flow_with_the_most_gives_way() {
+        let level = Arc::new(Level::new(Limits { seats: 1, per_flow: 3, in_all: 4 }));
+        let held = level.enter("other", 1, LONG).await.unwrap();
+        let queued = [("a", 1), ("a", 1), ("a", 1), ("b", 1), ("c", 1), ("d", 1)];
+        let order = order(&level, held, &queued).await;
+        assert_eq!(order, ["a", "b", "c", "d"], "a's last make room; then each has one");
         assert_eq!(level.load(), (0, 0));
     }
 

@@ -6,7 +6,8 @@
 //! long list takes several seats.
 //!
 //! Levels lend seats to each other as they need them ([`lending`]), anew every ten seconds. Unlike upstream, every flow has
-//! a queue of its own instead of sharing hashed ones.
+//! a queue of its own instead of a hand of hashed ones, so that no two flows ever get in each other's way by chance:
+//! `queues`, `handSize` and `queueLengthLimit` say how many may wait, of a flow and in all, as they do there.
 
 pub(crate) mod bootstrap;
 mod classify;
@@ -270,14 +271,15 @@ impl PriorityLevel {
         let length = number(queuing, "queueLengthLimit").unwrap_or(0);
         let part = as_float(nominal) * WIDTH_PART;
         // A list leaves a place for others in the queues that its flow is dealt.
-        let hands = number(queuing, "handSize").and_then(|hand| nominal.checked_div(hand));
+        let hand = number(queuing, "handSize");
+        let hands = hand.and_then(|hand| nominal.checked_div(hand));
         let level =
             known.unwrap_or_else(|| Arc::new(Level::new(Limits { seats: 0, per_flow: 0, in_all: 0 })));
         Self {
             uid: api::object::metadata(object, "uid").unwrap_or_default().to_string(),
             share,
             width_max: hands.map_or(WIDTH_MAX, |hands| rounded(part.ceil()).min(hands)).max(1),
-            waiting: (length, length * number(queuing, "queues").unwrap_or(0)),
+            waiting: (length * hand.unwrap_or(1), length * number(queuing, "queues").unwrap_or(0)),
             level,
         }
     }

@@ -168,7 +168,7 @@ async fn require_create(core: &Core, user: &UserInfo, target: &Target) -> Result
 
 /// A pod or an endpoint that claims an address of this machine must not lead a caller there.
 fn check_address(address: &AgentAddress) -> Result<(), ApiError> {
-    let allowed = match address.host.parse() {
+    let allowed = match address.host.parse().map(|ip: IpAddr| ip.to_canonical()) {
         Ok(IpAddr::V4(ip)) => {
             !(ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast())
         }
@@ -301,7 +301,15 @@ mod tests {
     fn nobody_should_be_led_to_this_machine() {
         let at = |host: &str| check_address(&AgentAddress { host: host.to_string(), port: 80 });
         assert!(at("10.244.0.2").is_ok());
-        for host in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "localhost"] {
+        for host in [
+            "127.0.0.1",
+            "::1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "localhost",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+        ] {
             assert!(at(host).is_err(), "{host}");
         }
     }

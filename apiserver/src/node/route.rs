@@ -43,11 +43,13 @@ pub(super) fn route(
     match kind {
         Connect::NodeProxy => {
             let asked = Asked::read(target)?;
-            let mut address = AgentAddress::of(&core.objects, asked.name)?;
-            if let Some(port) = asked.port {
-                address.port = port.parse().map_err(|_| bad_port(port))?;
-            }
-            Ok(Route { address, path: joined(&target.remainder, raw_query), peer: Peer::Agent })
+            let agent = AgentAddress::of(&core.objects, asked.name)?;
+            let port = asked.port.map_or(Ok(agent.port), |port| port.parse().map_err(|_| bad_port(port)))?;
+            // What else listens on a node, an API server perhaps, must not take the caller for this one.
+            let is_agent = port == agent.port;
+            let peer = if is_agent { Peer::Agent } else { Peer::Workload { tls: asked.tls } };
+            let address = AgentAddress { port, ..agent };
+            Ok(Route { address, path: joined(&target.remainder, raw_query), peer })
         }
         Connect::PodProxy | Connect::ServiceProxy => {
             let asked = Asked::read(target)?;

@@ -10,6 +10,7 @@ use schema::Schema;
 
 use super::no_such_path;
 use super::options::{Options, WriteOptions};
+use super::system_fields::check_path_segment;
 use crate::admission::{AdmissionRequest, Operation};
 use crate::audit::Notes;
 use crate::auth::UserInfo;
@@ -97,9 +98,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Finds the row of a path; 404 when there is none.
+    /// Finds the row of a path; 404 when there is none, 400 where a segment would be more than one.
     pub fn find(table: &ResourceTable, info: &RequestInfo) -> Result<Self, Failure> {
         let row = table.resource(&info.group, &info.version, &info.resource).ok_or_else(no_such_path)?;
+        for segment in [&info.namespace, &info.name] {
+            check_path_segment(segment)?;
+        }
         let is_namespace = info.resource == "namespaces" && info.group.is_empty();
         let namespace = if is_namespace { String::new() } else { info.namespace.clone() };
         if row.scope == Scope::Cluster && !namespace.is_empty() {

@@ -149,6 +149,10 @@ impl Core {
             self.fill_defaults(target, &mut new);
         }
 
+        if live.is_none() && crate::service::is_service(&target.row) {
+            // The range that it is to have an address from may have come a moment ago.
+            self.objects.catch_up().await;
+        }
         let allocations = self.prepare(call, target, endpoint, &mut new, live.as_ref())?;
         check(call, target, endpoint, &new, live.as_ref(), &name)?;
         if !is_judged {

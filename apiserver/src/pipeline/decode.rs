@@ -2,6 +2,7 @@
 
 use api::{ApiError, Reason};
 use http::HeaderMap;
+use schema::conform;
 use schema::decode::{self, DecodeError, Decoded, Limits};
 use serde_json::Value;
 
@@ -29,12 +30,21 @@ pub(crate) fn object(headers: &HeaderMap, bytes: &[u8]) -> Result<Decoded, ApiEr
     }
 }
 
-/// Decodes an object that may be absent, such as `DeleteOptions`.
-pub(crate) fn optional(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>, ApiError> {
+/// Decodes the options of a deletion, which may be absent. Every group has a kind of that name, all of them the same.
+pub(crate) fn deletion(headers: &HeaderMap, bytes: &[u8]) -> Result<Option<Value>, ApiError> {
+    const KIND: &str = "DeleteOptions";
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(None);
     }
-    object(headers, bytes).map(|decoded| Some(decoded.value))
+    let mut options = object(headers, bytes)?.value;
+    let api_version = options.get("apiVersion").and_then(Value::as_str).unwrap_or("v1").to_string();
+    check_kind(&mut options, &api_version, KIND)?;
+    if let Some(schema) = api::schemas::for_kind("", "v1", KIND) {
+        conform::conform(&schema, &mut options).map_err(|error| {
+            ApiError::bad_request(format!("{KIND} in version \"v1\" cannot be handled as a {KIND}: {error}"))
+        })?;
+    }
+    Ok(Some(options))
 }
 
 /// Decodes a JSON patch or merge patch.

@@ -4,7 +4,7 @@ use api::field::{Errors, Path, PathExt};
 use api::{ApiError, ServedVersion};
 use schema::apply::{self, ApplyError, Writer};
 use schema::patch::{self, PatchError};
-use schema::{conform, decode};
+use schema::{Schema, conform, decode};
 use serde_json::Value;
 
 use super::Core;
@@ -43,27 +43,19 @@ pub(super) fn prepare_body(
     options: &WriteOptions,
 ) -> Result<(), Failure> {
     let (api_version, kind) = endpoint.kind(target);
+    let creates = matches!(change, Change::Create(_));
     let object = match change {
         Change::Create(object) | Change::Replace(object) => {
             super::decode::check_kind(object, &api_version, &kind)?;
-            let version = api_version.rsplit('/').next().unwrap_or_default();
-            let refused = |why: String| {
-                let what = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
-                ApiError::bad_request(what)
-            };
-            let mut found = shape(target, endpoint, object).map_err(refused)?;
-            found.splice(0..0, call.duplicates.lock().iter().cloned());
-            if found.len() > 1 && target.row.custom.is_none() {
-                put_in_order(&mut found, &call.source.lock());
-            }
-            strict(call, options.field_validation, found).map_err(refused)?;
+            let validation = options.field_validation;
+            typed(call, &endpoint.body_schema(target), (&api_version, &kind), object, validation)?;
             object
         }
         Change::Apply { object, .. } => {
             super::decode::check_kind(object, &api_version, &kind)?;
             let written = apply::check(&endpoint.body_schema(target), object, &api_version);
             written.map_err(apply_error)?;
-            shape(target, endpoint, object).map_err(ApiError::bad_request)?;
+            shape(&endpoint.body_schema(target), object).map_err(ApiError::bad_request)?;
             let found = call.duplicates.lock().clone();
             strict(call, options.field_validation, found).map_err(|why| {
                 let why = why.trim_start_matches(STRICT);
@@ -74,15 +66,41 @@ pub(super) fn prepare_body(
         _ => return Ok(()),
     };
     fit_to_path(object, target)?;
+    let version = api::object::metadata(object, "resourceVersion").unwrap_or_default();
+    if creates && version.parse().is_ok_and(|version: u64| version != 0) {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(ApiError::bad_request(why).into());
+    }
     Ok(())
 }
 
 /// What begins every complaint of strict decoding.
 const STRICT: &str = "strict decoding error: ";
 
+/// Checks a whole object against its schema and says what strict decoding has against it.
+pub(crate) fn typed(
+    call: &Call,
+    schema: &Schema,
+    (api_version, kind): (&str, &str),
+    object: &mut Value,
+    validation: FieldValidation,
+) -> Result<(), ApiError> {
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let refused = |why: String| {
+        let what = format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}");
+        ApiError::bad_request(what)
+    };
+    let mut found = shape(schema, object).map_err(refused)?;
+    found.splice(0..0, call.duplicates.lock().iter().cloned());
+    if found.len() > 1 && schema.is_built_in() {
+        put_in_order(&mut found, &call.source.lock());
+    }
+    strict(call, validation, found).map_err(refused)
+}
+
 /// Drops what the schema does not know, and says so; an error for what cannot be decoded at all.
-fn shape(target: &Target, endpoint: Endpoint, object: &mut Value) -> Result<Vec<String>, String> {
-    let conformed = conform::conform(&endpoint.body_schema(target), object).map_err(|e| e.to_string())?;
+fn shape(schema: &Schema, object: &mut Value) -> Result<Vec<String>, String> {
+    let conformed = conform::conform(schema, object).map_err(|e| e.to_string())?;
     Ok(conformed.unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect())
 }
 
@@ -199,7 +217,7 @@ fn patched(
     super::decode::check_kind(&mut view, &api_version, &kind)?;
     let patched = view.clone();
     let refused = |why: String| unfit_patch(change, &patched, &why);
-    let found = shape(target, endpoint, &mut view).map_err(refused)?;
+    let found = shape(&endpoint.body_schema(target), &mut view).map_err(refused)?;
     let found = call.duplicates.lock().iter().cloned().chain(found).collect();
     strict(call, options.field_validation, found).map_err(refused)?;
     fit_to_path(&mut view, target)?;

@@ -38,11 +38,11 @@ pub(crate) use call::{Call, Target, now, row_name, schema_of};
 pub(crate) use change::Change;
 pub(crate) use delete::Deleted;
 pub(crate) use endpoint::Endpoint;
-pub(crate) use intent::patch_error;
+pub(crate) use intent::{patch_error, typed};
 pub(crate) use options::{DeleteOptions, Options, WriteOptions, delete_options, write_options};
 pub(crate) use read::{filter, list_options};
 
-use crate::admission::{AdmissionChain, Operation};
+use crate::admission::{AdmissionChain, Operation, PolicyChecks};
 use crate::audit::{Audit, Notes};
 use crate::auth::service_account::ServiceAccountTokens;
 use crate::auth::{Authenticator, Credentials, PeerCertificates, UserInfo, authenticate, impersonated};
@@ -75,6 +75,7 @@ pub(crate) struct Core {
     pub admission: AdmissionChain,
     pub reviewers: Reviewers,
     pub tokens: Arc<ServiceAccountTokens>,
+    pub policy_checks: Arc<PolicyChecks>,
     pub flow: Flow,
     pub audit: Audit,
     pub quotas: Quotas,
@@ -110,8 +111,7 @@ impl Core {
                 Failure::from(error).into_response(Encoding::Json)
             }
         };
-        let is_known =
-            !info.is_resource || self.table().resource(&info.group, &info.version, &info.resource).is_some();
+        let is_known = !info.is_resource || Target::find(&self.table(), &info).is_ok();
         in_flight.end(&info, is_known, response.status().as_u16(), started.elapsed());
         if is_head { response.map(|_| body::empty()) } else { response }
     }

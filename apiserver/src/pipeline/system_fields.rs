@@ -105,7 +105,7 @@ pub(crate) fn drop_empty_metadata(object: &mut Value) {
 }
 
 /// A name is one segment of a path, and of the store's key, whatever else its kind admits.
-fn check_path_segment(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_path_segment(name: &str) -> Result<(), ApiError> {
     let fault = match name {
         "." | ".." => Some(format!("may not be '{name}'")),
         _ => ['/', '%'].into_iter().find(|c| name.contains(*c)).map(|c| format!("may not contain '{c}'")),

@@ -21,6 +21,9 @@ use crate::present::{IncludeObject, Presenter};
 /// The shortest life of a watch whose client does not say; the longest is twice that.
 const TIMEOUT_SECONDS_MIN: u64 = 1800;
 
+/// As long as any watch goes on: so much later than now there may be no time to name.
+const TIMEOUT_SECONDS_MAX: u64 = 365 * 24 * 3600;
+
 /// Where a watch starts.
 enum Start {
     /// With everything there is, then what follows.
@@ -108,7 +111,7 @@ fn timeout(call: &Call) -> Result<Duration, ApiError> {
             .map_err(|_| ApiError::bad_request(format!("timeoutSeconds: {text:?} is not a number")))?,
     };
     if asked > 0 {
-        return Ok(Duration::from_secs(asked));
+        return Ok(Duration::from_secs(asked.min(TIMEOUT_SECONDS_MAX)));
     }
     // Spread, so that clients do not all come back at once.
     let spread = rand::rng().random_range(0..TIMEOUT_SECONDS_MIN);

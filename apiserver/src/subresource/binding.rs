@@ -26,7 +26,7 @@ pub(super) async fn create(
     target: &Target,
     content: RequestBody,
 ) -> Result<Response, Failure> {
-    let (binding, options) = super::body_object(call, content, "CreateOptions").await?;
+    let (binding, options) = super::action_body(call, content, ("", "v1", "Binding")).await?;
     let name = match target.name.as_str() {
         "" => api::object::name(&binding).to_string(),
         name => name.to_string(),

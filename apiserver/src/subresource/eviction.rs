@@ -30,7 +30,7 @@ pub(super) async fn create(
     target: &Target,
     content: RequestBody,
 ) -> Result<Response, Failure> {
-    let (eviction, options) = super::body_object(call, content, "CreateOptions").await?;
+    let (eviction, options) = super::action_body(call, content, ("policy", "v1", "Eviction")).await?;
     let said = api::object::name(&eviction);
     if !said.is_empty() && said != target.name {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object").into());

@@ -13,7 +13,7 @@ pub(crate) use metrics::Summaries;
 
 use std::sync::Arc;
 
-use api::Verb;
+use api::{ServedVersion, Verb};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::StatusCode;
@@ -25,12 +25,15 @@ use crate::cache::Cached;
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response, body};
 use crate::pipeline::{
-    Call, Change, Core, DeleteOptions, Deleted, Endpoint, Target, code_of, content_type, decode,
-    delete_options, list_options, patch_error, write_options,
+    Call, Change, Core, DeleteOptions, Deleted, Endpoint, Target, WriteOptions, code_of, content_type,
+    decode, delete_options, list_options, patch_error, typed, write_options,
 };
 
 /// How many objects of a collection are deleted at once.
 const DELETIONS_AT_ONCE: usize = 32;
+
+/// What older clients still send, as upstream still reads it, and what it is called now.
+const OLDER: [(&str, &str); 1] = [("policy/v1beta1", "policy/v1")];
 
 /// Answers a request; `None` when the resource cannot do that.
 pub(crate) async fn answer(
@@ -98,17 +101,37 @@ fn can(call: &Call, target: &Target) -> bool {
 }
 
 /// Decodes the object of a write and reports its duplicate fields.
-pub(crate) async fn body_object(
+async fn body_object(
     call: &Call,
     content: RequestBody,
     kind: &str,
-) -> Result<(Value, crate::pipeline::WriteOptions), Failure> {
+) -> Result<(Value, WriteOptions), Failure> {
     let options = write_options(&call.query, kind, false)?;
     let bytes = body::read_limited(content).await?;
     let decoded = decode::object(&call.headers, &bytes)?;
     *call.duplicates.lock() = duplicates(&decoded);
     *call.source.lock() = bytes;
     Ok((decoded.value, options))
+}
+
+/// Decodes what an action is asked for: an object of a kind that is stored nowhere.
+pub(crate) async fn action_body(
+    call: &Call,
+    content: RequestBody,
+    (group, version, kind): (&str, &str, &str),
+) -> Result<(Value, WriteOptions), Failure> {
+    let (mut object, options) = body_object(call, content, "CreateOptions").await?;
+    let served = ServedVersion { group: group.to_string(), version: version.to_string() };
+    let of_kind = served.api_version();
+    let said = object.get("apiVersion").and_then(Value::as_str);
+    if let Some((_, now)) = OLDER.iter().find(|(older, now)| said == Some(older) && of_kind == **now) {
+        crate::tree::set(&mut object, &["apiVersion"], *now);
+    }
+    decode::check_kind(&mut object, &of_kind, kind)?;
+    if let Some(schema) = api::schemas::for_kind(group, version, kind) {
+        typed(call, &schema, (&of_kind, kind), &mut object, options.field_validation)?;
+    }
+    Ok((object, options))
 }
 
 /// Duplicate fields as strict decoding tells them. What becomes of them is decided together with the unknown ones.
@@ -200,7 +223,7 @@ async fn delete(
     content: RequestBody,
 ) -> Result<Response, Failure> {
     let bytes = body::read_limited(content).await?;
-    let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
+    let options = delete_options(&call.query, decode::deletion(&call.headers, &bytes)?.as_ref())?;
     match core.delete(call, target, &options).await? {
         Deleted::Pending(object) => core.show(call, target, StatusCode::OK, object).await,
         Deleted::Gone(object) if returns_deleted(target) => {
@@ -243,7 +266,7 @@ async fn delete_collection(
     content: RequestBody,
 ) -> Result<Response, Failure> {
     let bytes = body::read_limited(content).await?;
-    let options = delete_options(&call.query, decode::optional(&call.headers, &bytes)?.as_ref())?;
+    let options = delete_options(&call.query, decode::deletion(&call.headers, &bytes)?.as_ref())?;
     let page = core.page(target, &list_options(call, target)?).await?;
     // Several at once share a commit of the store.
     let deletions: Vec<BoxFuture<'_, Result<Deleted, Failure>>> =

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use api::ServedVersion;
 use http::StatusCode;
 
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
-use crate::pipeline::{Call, Core, Target, decode, method_not_allowed};
+use crate::pipeline::{Call, Core, Target, method_not_allowed};
 
 /// Answers a review.
 pub(super) async fn create(
@@ -18,8 +19,8 @@ pub(super) async fn create(
     if call.info.verb != "create" {
         return Err(method_not_allowed());
     }
-    let (mut review, _options) = super::body_object(call, content, "CreateOptions").await?;
-    decode::check_kind(&mut review, &target.version.api_version(), &target.row.kind)?;
+    let ServedVersion { group, version } = &target.version;
+    let (review, _options) = super::action_body(call, content, (group, version, &target.row.kind)).await?;
     let answered = core.reviewers.answer(&target.row.kind, &call.user, &target.namespace, review).await?;
     Ok(respond::formed(StatusCode::CREATED, &answered, call.form))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::auth::service_account::{BoundTo, TokenSpec};
 use crate::http::respond::{self, Failure};
 use crate::http::{RequestBody, Response};
-use crate::pipeline::{Call, Core, Target, decode};
+use crate::pipeline::{Call, Core, Target};
 use crate::tree::set;
 
 const GROUP: &str = "authentication.k8s.io";
@@ -30,8 +30,7 @@ pub(super) async fn create(
     target: &Target,
     content: RequestBody,
 ) -> Result<Response, Failure> {
-    let (mut request, options) = super::body_object(call, content, "CreateOptions").await?;
-    decode::check_kind(&mut request, "authentication.k8s.io/v1", KIND)?;
+    let (mut request, options) = super::action_body(call, content, (GROUP, "v1", KIND)).await?;
     check_names(&request, target)?;
     let account =
         core.current(&target.whole_object()).await.ok_or_else(|| target.not_found(&target.name))?.tree();

@@ -1,5 +1,6 @@
 //! A server for one test, and people who talk to it.
 
+use std::net::SocketAddr;
 use std::ops::Deref;
 
 use apiserver::auth::MASTERS;
@@ -42,6 +43,11 @@ impl Cluster {
 
     pub fn admin(&self) -> Caller {
         self.user("admin", &[MASTERS])
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
     }
 
     /// A node's agent.

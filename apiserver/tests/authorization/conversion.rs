@@ -207,3 +207,45 @@ async fn what_was_stored_under_an_older_definition_is_shown_by_the_new_one() {
     let patched = admin.merge(&path, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
     assert_eq!(patched["spec"], json!({"color": "red"}));
 }
+
+#[tokio::test]
+async fn policies_and_webhooks_see_the_version_that_they_speak_of() {
+    let world = World::new().await;
+    let admin = world.cluster.admin();
+    let admission = "/apis/admissionregistration.k8s.io/v1";
+    let rule = json!({"apiGroups": ["example.com"], "apiVersions": ["v2"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["routes"]});
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [rule]}, "validations": [
+        {"expression": "object.spec.port != '0'"}, {"expression": "oldObject == null || oldObject.spec.host == object.spec.host"}]}});
+    admin.post(&format!("{admission}/validatingadmissionpolicies"), &policy).await.expect(201);
+    let binding =
+        json!({"metadata": {"name": "p"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    admin.post(&format!("{admission}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    let route = |target: &str| json!({"metadata": {"name": "a"}, "spec": {"target": target}});
+    admin.post(V1, &route("a:0")).await.expect(422);
+    admin.post(V1, &route("a:1")).await.expect(201);
+    let moved = json!({"spec": {"target": "b:1"}});
+    admin.merge(&format!("{V1}/a"), &moved).await.expect(422);
+
+    // What a webhook changes of its version is stored in the other.
+    let hook = HttpsServer::start(&world.cluster.pki.authority, "hook.default.svc", |_, review: Value| {
+        Box::pin(async move {
+            let seen = &review["request"]["object"];
+            assert_eq!((&seen["apiVersion"], &seen["spec"]["host"]), (&json!("example.com/v2"), &json!("a")));
+            let patch = json!([{"op": "replace", "path": "/spec/port", "value": "7"}]).to_string();
+            let response = json!({"uid": review["request"]["uid"], "allowed": true, "patchType": "JSONPatch",
+                "patch": STANDARD.encode(patch)});
+            let answer =
+                json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "response": response});
+            (200, answer.to_string())
+        })
+    })
+    .await;
+    let authority = STANDARD.encode(world.cluster.pki.authority.certificate_pem());
+    let client = json!({"url": format!("https://{}/mutate", hook.address), "caBundle": authority});
+    let configuration = json!({"metadata": {"name": "h"}, "webhooks": [{"name": "h.example.com", "clientConfig": client,
+        "rules": [rule], "admissionReviewVersions": ["v1"], "sideEffects": "None"}]});
+    admin.post(&format!("{admission}/mutatingwebhookconfigurations"), &configuration).await.expect(201);
+    let changed = admin.merge(&format!("{V1}/a"), &json!({"spec": {"target": "a:2"}})).await.expect(200);
+    assert_eq!(changed["spec"], json!({"target": "a:7"}));
+}

@@ -210,12 +210,25 @@ async fn a_node_makes_only_mirror_pods_that_name_nothing() {
         with("/metadata/ownerReferences", json!([])),
         with("/spec/volumes", json!([{"name": "s", "secret": {"secretName": "s2"}}])),
         with("/spec/serviceAccountName", "a2".into()),
+        with("/spec/serviceAccount", "a2".into()),
+        with("/spec/resourceClaims", json!([{"name": "r", "resourceClaimName": "r2"}])),
+        with(
+            "/spec/initContainers",
+            json!([{"name": "i", "image": "i", "envFrom": [{"configMapRef": {"name": "c2"}}]}]),
+        ),
         with("/spec/imagePullSecrets", json!([{"name": "s2"}])),
     ];
     for pod in bad {
         assert_eq!(n1.post(&pods, &pod).await.code, 403, "{pod:#}");
     }
     n1.post(&pods, &mirror).await.expect(201);
+    let unmarked = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": null}}});
+    let refused = n1.merge(&format!("{pods}/static/status"), &unmarked).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("may not remove or update mirror pod annotation"));
+    let marked = json!({"metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}});
+    cluster.pod("default", "plain", "n1", json!({})).await;
+    let refused = cluster.admin().merge(&format!("{pods}/plain"), &marked).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("may not add mirror pod annotation"));
 }
 
 #[tokio::test]

@@ -529,6 +529,14 @@ async fn bindings_refuse_warn_and_audit() {
     let made = cluster.admin().post(MAPS, &map("m", json!({"a": "1"}))).await;
     let warning = "299 - \"Validation failed for ValidatingAdmissionPolicy 'p' with binding 'p': no\"";
     assert_eq!((made.code, made.warnings), (201, vec![warning.to_string()]));
+    let metrics = cluster.admin().get("/metrics").await.expect(200);
+    for action in ["warn", "audit"] {
+        let labels = format!(
+            "enforcement_action=\"{action}\",error_type=\"no_error\",policy=\"p\",policy_binding=\"p\""
+        );
+        let counted = format!("apiserver_validating_admission_policy_check_total{{{labels}}} 1\n");
+        assert!(metrics.as_str().unwrap().contains(&counted), "{counted}");
+    }
     let ended = |resource: &'static str, subresource: &'static str| {
         move |event: &Value| {
             let about = &event["objectRef"];

@@ -1,13 +1,10 @@
 //! Clients that dawdle, send without end or do not read: each gets a clear answer or a closed connection, and others notice
 //! nothing. Over real TLS.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use apiserver::Patience;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use serde_json::json;
+use rustls::pki_types::ServerName;
 use testbed::Listening;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -28,19 +25,9 @@ const SOON: Duration = Duration::from_secs(60);
 impl Front {
     async fn new(patience: Patience) -> Self {
         let test = TestServer::start_with(|config| config.security.patience = patience).await;
-        let pair = test.issue("admin", Some("system:masters"));
-        let chain =
-            CertificateDer::pem_slice_iter(pair.certificate_pem.as_bytes()).map(Result::unwrap).collect();
-        let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        let authority = test.pki.authority.certificate_pem();
-        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .unwrap();
+        let connector = test.connector(&test.issue("admin", Some("system:masters")));
         let listening = test.listen().await;
-        Self { test, connector: TlsConnector::from(Arc::new(config)), listening }
+        Self { test, connector, listening }
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
@@ -161,56 +148,4 @@ async fn what_numbers_and_names_say_twice_or_too_large_is_refused_by_name() {
     let strict = format!("{CONFIG_MAPS}?fieldValidation=Strict");
     let answer = test.send("POST", &strict, "application/json", twice).await.expect(400);
     assert!(answer["message"].as_str().unwrap().contains("duplicate field"), "{answer}");
-}
-
-/// How much memory this process takes.
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn watches_that_nobody_reads_cost_little_and_hold_up_nobody() {
-    const WATCHES: usize = 300;
-    let front = Front::new(Patience { stalled: Duration::from_secs(5), ..Patience::default() }).await;
-    let mut stalled = Vec::new();
-    for _ in 0..WATCHES {
-        let mut stream = front.connect().await;
-        let request = format!("GET {CONFIG_MAPS}?watch=true HTTP/1.1\r\nhost: x\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        stalled.push(stream);
-    }
-    let before = resident_bytes();
-    // 20 MB of events; a queue per watch would hold 6 GB of them.
-    let mut big = config_map("big");
-    for round in 0..100 {
-        big["data"] = json!({"filler": "x".repeat(200_000), "round": round.to_string()});
-        let code = match round {
-            0 => front.test.post(CONFIG_MAPS, &big).await.code,
-            _ => front.test.put(&format!("{CONFIG_MAPS}/big"), &big).await.code,
-        };
-        assert!(code == 200 || code == 201, "{code}");
-    }
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < 1_000_000_000, "{} MB more", grown / 1_000_000);
-    front.others_are_served().await;
-    // Who does not read is let go: the gauge of watches falls to nothing.
-    let gone = async {
-        loop {
-            let metrics = front.test.get("/metrics").await.expect(200);
-            let name = "apiserver_longrunning_requests{verb=\"WATCH\",resource=\"configmaps\"} ";
-            let line = metrics
-                .as_str()
-                .unwrap_or_default()
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .map(str::to_string);
-            if line.as_deref().is_none_or(|count| count == "0") {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), gone).await.expect("stalled connections are closed");
-    drop(stalled);
 }

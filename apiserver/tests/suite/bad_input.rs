@@ -109,3 +109,93 @@ async fn a_port_in_use_should_be_told() {
     let error = server.bind().await.unwrap_err().to_string();
     assert!(error.contains("another process listens there"), "{error}");
 }
+
+#[tokio::test]
+async fn odd_requests_should_be_refused_by_name() {
+    let test = TestServer::start().await;
+    test.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    let one = &format!("{CONFIG_MAPS}/a");
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    test.post(accounts, &json!({"metadata": {"name": "a"}})).await.expect(201);
+    let token = &format!("{accounts}/a/token");
+    let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let eviction = "/api/v1/namespaces/default/pods/a/eviction";
+    let query = |query: &str| format!("{CONFIG_MAPS}?{query}");
+    for (method, path, body, code, part) in [
+        ("GET", &*query("limit=many"), "", 400, "limit: \"many\" is not a number"),
+        ("GET", &query("limit=99999999999999999999"), "", 400, "is not a number"),
+        ("GET", &query("watch=true&timeoutSeconds=-5"), "", 400, "timeoutSeconds: \"-5\""),
+        ("GET", &query("resourceVersion=abc"), "", 422, "resourceVersion: Invalid value"),
+        ("GET", &query("continue=%00"), "", 400, "continue key is not valid"),
+        ("GET", &query("labelSelector=a%20in%20((("), "", 400, "unable to parse requirement"),
+        (
+            "GET",
+            &query("fieldSelector=metadata.name%3Da%2Cspec.x%3Db"),
+            "",
+            400,
+            "field label not supported: spec.x",
+        ),
+        ("GET", "/api/v1/namespaces/default/configmaps/a%2Fb", "", 400, "may not contain '/'"),
+        ("GET", "/api/v1/namespaces/default%2F..%2Fkube-system/secrets", "", 400, "may not contain '/'"),
+        ("GET", "/api/v1/namespaces/../secrets", "", 400, "may not be '..'"),
+        ("GET", "/apis//v1", "", 404, "could not find the requested resource"),
+        (
+            "POST",
+            CONFIG_MAPS,
+            r#"{"metadata":{"name":"b","resourceVersion":"5"}}"#,
+            400,
+            "resourceVersion should not be set",
+        ),
+        ("DELETE", one, r#"{"gracePeriodSeconds":"soon"}"#, 400, "cannot unmarshal string"),
+        ("DELETE", one, r#"{"propagationPolicy":5}"#, 400, "cannot unmarshal number"),
+        ("DELETE", one, r#"{"preconditions":[]}"#, 400, "cannot unmarshal array"),
+        (
+            "DELETE",
+            one,
+            r#"{"kind":"Pod","apiVersion":"v1"}"#,
+            400,
+            "does not match the expected kind (DeleteOptions)",
+        ),
+        ("DELETE", &query("sendInitialEvents=true"), "", 422, "forbidden for list"),
+        ("POST", reviews, r#"{"spec":{"user":5}}"#, 400, "cannot unmarshal number"),
+        ("POST", reviews, "{}", 422, "at least one of user or group"),
+        ("POST", token, r#"{"spec":{"audiences":"one"}}"#, 400, "cannot unmarshal string"),
+        ("POST", token, r#"{"spec":{"expirationSeconds":-5}}"#, 422, "less than 10 minutes"),
+        ("POST", eviction, r#"{"deleteOptions":{"gracePeriodSeconds":"x"}}"#, 400, "cannot unmarshal string"),
+        ("POST", eviction, r#"{"kind":"Pod"}"#, 400, "does not match the expected kind (Eviction)"),
+        (
+            "POST",
+            "/api/v1/namespaces/default/pods/a/binding",
+            r#"{"target":5}"#,
+            400,
+            "cannot unmarshal number",
+        ),
+    ] {
+        let answer = test.send(method, path, "application/json", body).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        assert_eq!(answer.code, code, "{method} {path} {body}: {message}");
+        assert!(message.contains(part), "{method} {path} {body}: {message}");
+    }
+    test.get(one).await.expect(200);
+    // What older clients send for a drain is still an eviction.
+    let older = json!({"kind": "Eviction", "apiVersion": "policy/v1beta1", "metadata": {"name": "a"}});
+    assert_eq!(test.post(eviction, &older).await.expect(404)["message"], "pods \"a\" not found");
+}
+
+#[tokio::test]
+async fn a_watch_should_last_however_long_it_is_asked_to() {
+    let test = TestServer::start().await;
+    let mut watch = test.watch(&format!("{CONFIG_MAPS}?watch=true&timeoutSeconds={}", u64::MAX)).await;
+    test.post(CONFIG_MAPS, &config_map("a")).await.expect(201);
+    assert_eq!(watch.next_name().await.1, "a");
+}
+
+#[tokio::test]
+async fn paths_that_lead_nowhere_should_not_be_counted_one_by_one() {
+    let test = TestServer::start().await;
+    for path in ["/api/v1/namespaces/default/pods/p/made-up-a", "/apis/made-up-b/v1/x"] {
+        test.get(path).await.expect(404);
+    }
+    let metrics = test.get("/metrics").await.expect(200);
+    assert!(!metrics.as_str().unwrap().contains("made-up"), "{metrics}");
+}

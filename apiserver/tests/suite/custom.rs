@@ -247,3 +247,56 @@ async fn names_that_are_taken_should_not_be_accepted() {
     test.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
     until(&test, "/apis/example.com/v1/gadgets", |answer| answer["items"].is_array()).await;
 }
+
+#[tokio::test]
+async fn a_definition_should_not_take_the_place_of_a_built_in_kind_nor_its_objects_along() {
+    let test = TestServer::start().await;
+    let mut taking = definition();
+    taking["metadata"] = json!({"name": "roles.rbac.authorization.k8s.io"});
+    taking["spec"]["group"] = "rbac.authorization.k8s.io".into();
+    taking["spec"]["names"] = json!({"kind": "Role", "plural": "roles"});
+    let refused = test.post(DEFINITIONS, &taking).await.expect(422);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("protected groups must have approval annotation"), "{message}");
+    taking["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": "unapproved, an attack"});
+    define(&test, &taking, "NamesAccepted", "False").await;
+    // Whoever may write its status cannot help it either.
+    let claim = json!({"status": {"conditions": [{"type": "NamesAccepted", "status": "True", "reason": "r",
+        "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}});
+    let path = format!("{DEFINITIONS}/roles.rbac.authorization.k8s.io");
+    test.merge(&format!("{path}/status"), &claim).await.expect(200);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    test.post(roles, &json!({"metadata": {"name": "bad"}, "rules": "anything"})).await.expect(400);
+    test.post(roles, &json!({"metadata": {"name": "good"}, "rules": []})).await.expect(201);
+    test.delete(&path).await.expect(200);
+    until(&test, &path, |answer| answer["code"] == 404).await;
+    test.get(&format!("{roles}/good")).await.expect(200);
+}
+
+#[tokio::test]
+async fn defaults_should_be_what_their_schema_admits() {
+    let test = TestServer::start().await;
+    for (schema, field, part) in [
+        (json!({"type": "integer", "default": "x"}), "default", "must be of type integer"),
+        (json!({"type": "string", "enum": ["a"], "default": "b"}), "default", "supported values"),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "default": {"b": "x"}}),
+            "default",
+            "must not have unknown fields",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "default": {"a": 1}}),
+            "default.a",
+            "must be of type string",
+        ),
+    ] {
+        let mut definition = definition();
+        definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+            ["x"] = schema;
+        let refused = test.post(DEFINITIONS, &definition).await.expect(422);
+        let cause = &refused["details"]["causes"][0];
+        let at = format!("spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[x].{field}");
+        assert_eq!(cause["field"], at);
+        assert!(cause["message"].as_str().unwrap().contains(part), "{cause}");
+    }
+}

@@ -44,6 +44,10 @@ impl Strategy for Service {
                 port.put("targetPort", number);
             }
         }
+        // Whoever turns a service into one of another type takes the name away so.
+        if spec.text("externalName").is_empty() {
+            spec.drop_field("externalName");
+        }
         let kind = spec.text("type").to_string();
         if is_external(spec) {
             spec.default_text("externalTrafficPolicy", "Cluster");

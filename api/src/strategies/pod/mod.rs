@@ -103,6 +103,7 @@ impl Strategy for Pod {
     }
 
     fn check_update(&self, new: &At, old: &Value, context: &WriteContext) {
+        check_mirror_unchanged(&new.field("metadata.annotations").key(MIRROR), old);
         match context.subresource {
             Some("status") => update::status(&new.field("status"), old),
             Some("ephemeralcontainers") => {
@@ -144,6 +145,15 @@ fn check_annotations(annotations: &At, spec: &Value) {
         text.parse::<i32>().is_ok() && !text.starts_with('+') && (text == "0" || !text.starts_with('0'));
     if cost.is_string() && !is_number {
         cost.invalid("must be a 32bit integer");
+    }
+}
+
+/// A pod is a mirror from its beginning to its end, or never: what its node may have depends on that.
+fn check_mirror_unchanged(mirror: &At, old: &Value) {
+    match old.dig(&["metadata", "annotations", MIRROR]) {
+        before if before.unwrap_or(&Value::Null) == mirror.value() => {}
+        None => mirror.forbidden("may not add mirror pod annotation"),
+        Some(_) => mirror.forbidden("may not remove or update mirror pod annotation"),
     }
 }
 

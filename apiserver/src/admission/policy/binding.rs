@@ -6,6 +6,7 @@ use api::{Row, ServedVersion};
 use serde_json::Value;
 
 use crate::admission::matching::{Matching, Subject};
+use crate::custom;
 use crate::objects::Objects;
 use crate::pipeline::row_name;
 
@@ -56,7 +57,7 @@ impl Parameters {
     }
 
     /// The parameters, in the version that the policy speaks of, for a request in a namespace.
-    pub fn find(
+    pub async fn find(
         &self,
         objects: &Objects,
         row: &Row,
@@ -92,6 +93,9 @@ impl Parameters {
         };
         if found.is_empty() && self.is_required {
             return Err("no params found for policy binding with `Deny` parameterNotFoundAction".to_string());
+        }
+        if row.custom.is_some() {
+            return custom::convert(objects, row, found, version).await.map_err(|error| error.to_string());
         }
         found.iter_mut().for_each(|object| api::convert::convert(row, object, &row.storage, version));
         Ok(found)

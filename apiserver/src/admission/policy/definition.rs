@@ -1,6 +1,7 @@
 //! A policy, compiled, and what it says of a request.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use api::ServedVersion;
 use api::field::Look;
@@ -13,6 +14,8 @@ use crate::admission::matching::Matching;
 
 /// Messages that are longer give way to the next best one.
 const MESSAGE_BYTES_MAX: usize = 5 * 1024;
+/// Of an expression that could not be evaluated. Those that do not compile are refused when they are written.
+pub(super) const INVALID: &str = "invalid_error";
 
 /// A policy.
 pub(in crate::admission) struct Policy {
@@ -49,6 +52,16 @@ pub(super) struct Judgement {
     pub annotations: Vec<(String, String)>,
     /// What is refused whatever a binding's actions are.
     pub errors: Vec<String>,
+    /// What could not be evaluated, of a policy that goes on then.
+    pub passed_over: Vec<Finding>,
+}
+
+/// What is counted of a validation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Finding {
+    /// As [`super::checks::Outcome::error`].
+    pub error: &'static str,
+    pub elapsed: Duration,
 }
 
 /// A validation that does not hold, or that could not be evaluated.
@@ -58,6 +71,7 @@ pub(super) struct Failure {
     pub message: String,
     /// Empty where it could not be evaluated.
     pub reason: String,
+    pub finding: Finding,
 }
 
 impl Policy {
@@ -121,35 +135,41 @@ impl Policy {
             Ok(true) => {}
             Ok(false) => return judgement,
             Err(why) => {
-                self.failed(&mut judgement, 0, why);
+                self.failed(&mut judgement, 0, why, Finding { error: INVALID, ..Finding::default() });
                 return judgement;
             }
         }
         let evaluation = Evaluation::new(inputs, Some(&self.variables), BUDGET);
         for (index, validation) in self.validations.iter().enumerate() {
-            match evaluation.of(&validation.expression) {
+            let begun = Instant::now();
+            let found = evaluation.of(&validation.expression);
+            let finding = |error| Finding { error, elapsed: begun.elapsed() };
+            match found {
                 Ok(Found::Bool(true)) => {}
                 Ok(_) => judgement.failures.push(Failure {
                     index,
                     message: validation.message(&evaluation),
                     reason: validation.reason.clone(),
+                    finding: finding("no_error"),
                 }),
                 Err(fault @ Fault::OutOfBudget) => {
                     // What has been found until here does not count either: nobody knows what would have been.
                     judgement.failures.clear();
-                    self.failed(&mut judgement, 0, fault.to_string());
+                    self.failed(&mut judgement, 0, fault.to_string(), finding("out_of_budget"));
                     return judgement;
                 }
-                Err(fault) => self.failed(&mut judgement, index, fault.to_string()),
+                Err(fault) => self.failed(&mut judgement, index, fault.to_string(), finding(INVALID)),
             }
         }
         self.annotate(inputs, &mut judgement);
         judgement
     }
 
-    fn failed(&self, judgement: &mut Judgement, index: usize, message: String) {
-        if !self.is_lenient {
-            judgement.failures.push(Failure { index, message, reason: String::new() });
+    fn failed(&self, judgement: &mut Judgement, index: usize, message: String, finding: Finding) {
+        if self.is_lenient {
+            judgement.passed_over.push(finding);
+        } else {
+            judgement.failures.push(Failure { index, message, reason: String::new(), finding });
         }
     }
 

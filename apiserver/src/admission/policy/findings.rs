@@ -4,7 +4,8 @@ use api::{ApiError, Reason};
 use serde_json::{Value, json};
 
 use super::binding::Binding;
-use super::definition::{Judgement, Policy};
+use super::checks::{Outcome, PolicyChecks};
+use super::definition::{Finding, INVALID, Judgement, Policy};
 use crate::admission::AdmissionRequest;
 
 /// Longer values are cut in the audit log.
@@ -32,9 +33,20 @@ impl Findings {
     }
 
     /// What a policy has said of a request that it judges because of a binding.
-    pub fn add(&mut self, binding: &Binding, judgement: Judgement) {
+    pub fn add(&mut self, binding: &Binding, judgement: Judgement, checks: &PolicyChecks) {
+        let count = |finding: &Finding, action| {
+            let (Finding { error, elapsed }, policy) = (*finding, &binding.policy);
+            checks.observe(&Outcome { policy, binding: &binding.name, error, action, elapsed });
+        };
+        judgement.passed_over.iter().for_each(|finding| count(finding, "allow"));
         for failure in &judgement.failures {
             for action in &binding.actions {
+                match action.as_str() {
+                    "Deny" => count(&failure.finding, "deny"),
+                    "Audit" => count(&failure.finding, "audit"),
+                    "Warn" => count(&failure.finding, "warn"),
+                    _ => {}
+                }
                 match action.as_str() {
                     "Deny" => self.refuse(&binding.policy, Some(binding), &failure.message, &failure.reason),
                     "Audit" => self.failures.push(json!({
@@ -49,7 +61,10 @@ impl Findings {
                 }
             }
         }
-        judgement.errors.iter().for_each(|why| self.refuse(&binding.policy, Some(binding), why, ""));
+        for why in &judgement.errors {
+            count(&Finding { error: INVALID, ..Finding::default() }, "deny");
+            self.refuse(&binding.policy, Some(binding), why, "");
+        }
         self.annotations.extend(judgement.annotations);
     }
 

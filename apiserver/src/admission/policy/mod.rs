@@ -9,6 +9,7 @@
 //! MutatingAdmissionPolicy is not here yet; definitions, bindings and parameters are what it will need as well.
 
 mod binding;
+mod checks;
 mod definition;
 mod findings;
 mod status;
@@ -21,10 +22,12 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use self::binding::Binding;
+pub(crate) use self::checks::PolicyChecks;
 use self::definition::ParameterKind;
 pub(super) use self::definition::Policy;
 use self::findings::Findings;
 pub(crate) use self::status::tell_status;
+use super::described::Converted;
 use super::expressions::{Inputs, NAMESPACE, PARAMS};
 use super::kept::Kept;
 use super::matching::{NamespaceOf, Subject};
@@ -43,15 +46,17 @@ pub struct ValidatingPolicies {
     authorizers: AuthorizerChain,
     policies: Kept<Policy>,
     bindings: Kept<Binding>,
+    checks: Arc<PolicyChecks>,
 }
 
 impl ValidatingPolicies {
     /// Looks policies, bindings and parameters up in the cache; the table knows the kinds of parameters, the authorizers
     /// what `authorizer` says.
-    pub fn new(
+    pub(crate) fn new(
         objects: Objects,
         table: Arc<RwLock<Arc<ResourceTable>>>,
         authorizers: AuthorizerChain,
+        checks: Arc<PolicyChecks>,
     ) -> Self {
         Self {
             policies: Kept::new(objects.clone(), POLICIES, Policy::read),
@@ -59,6 +64,7 @@ impl ValidatingPolicies {
             objects,
             table,
             authorizers,
+            checks,
         }
     }
 
@@ -75,6 +81,18 @@ impl ValidatingPolicies {
         if own.is_empty() {
             return;
         }
+        let converted = match Converted::of(&self.objects, subject, version).await {
+            Ok(converted) => converted,
+            Err(error) => {
+                let why = format!("failed to convert object version: {error}");
+                return findings.misconfigured(policy, None, &why);
+            }
+        };
+        let request = converted.as_ref().map(|converted| converted.request(subject.request));
+        let seen = match (&request, &converted) {
+            (Some(request), Some(converted)) => Subject { request, object: converted.object(), ..*subject },
+            _ => *subject,
+        };
         let kind = match policy.parameter.as_ref().map(|kind| self.row_of(kind)).transpose() {
             Ok(row) => policy.parameter.as_ref().zip(row),
             Err(why) => return findings.misconfigured(policy, None, &why),
@@ -85,7 +103,8 @@ impl ValidatingPolicies {
             }
             let parameters = match (&kind, &binding.parameters) {
                 (Some((kind, row)), Some(parameters)) => {
-                    let found = parameters.find(&self.objects, row, &kind.version, subject.request.namespace);
+                    let place = subject.request.namespace;
+                    let found = parameters.find(&self.objects, row, &kind.version, place).await;
                     found.map(|found| found.into_iter().map(Some).collect())
                 }
                 _ => Ok(vec![None]),
@@ -98,12 +117,12 @@ impl ValidatingPolicies {
                 }
             };
             for parameter in parameters {
-                let inputs = Inputs::of(subject, version, rights).with(PARAMS, parameter.unwrap_or_default());
+                let inputs = Inputs::of(&seen, version, rights).with(PARAMS, parameter.unwrap_or_default());
                 let inputs =
                     inputs.with(NAMESPACE, subject.namespace.get().map(without_owners).unwrap_or_default());
                 let user = subject.request.user;
                 let judgement = rights.settled(&self.authorizers, user, || policy.judge(&inputs)).await;
-                findings.add(binding, judgement);
+                findings.add(binding, judgement, &self.checks);
             }
         }
         findings.publish(&policy.name, subject.request);

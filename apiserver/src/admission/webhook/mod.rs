@@ -13,20 +13,22 @@ mod review;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use api::{ApiError, Reason, ServedVersion};
+use api::{ApiError, Reason, Row, ServedVersion};
 use futures::future::join_all;
+use schema::patch::json::JsonPatch;
 use schema::{conform, defaults};
 use serde_json::Value;
 
 use self::hook::Hook;
 use self::review::Verdict;
 use super::AdmissionRequest;
-use super::described::shown;
+use super::described::{Converted, shown};
 use super::expressions::Inputs;
 use super::kept::Kept;
 use super::matching::{NamespaceOf, Subject};
 use super::rights::Rights;
 use crate::authz::AuthorizerChain;
+use crate::custom;
 use crate::objects::Objects;
 use crate::pipeline::schema_of;
 use crate::subresource::scale;
@@ -110,11 +112,10 @@ impl Webhooks {
                 continue;
             }
             let subject = Subject { request, object: Some(object), namespace: &namespace };
-            let Some(version) = self.concerns(hook, &subject).await? else { continue };
-            let Some(verdict) = self.verdict(hook, request, Some(object), &version).await? else { continue };
+            let Some((version, verdict)) = self.consult(hook, &subject).await? else { continue };
             if let Some(patch) = &verdict.patch {
                 let before = object.clone();
-                patched(request, &version, hook, patch, object)?;
+                self.patch(request, &version, hook, patch, object).await?;
                 if *object != before {
                     round.has_changed = true;
                     round.again.extend(round.seen.drain());
@@ -137,9 +138,8 @@ impl Webhooks {
         let subject = Subject { request, object, namespace: &NamespaceOf::new(&self.objects, request) };
         let hooks = configurations.iter().flat_map(|hooks| hooks.iter());
         let asked = hooks.map(|hook| async move {
-            let Some(version) = self.concerns(hook, &subject).await? else { return Ok(()) };
-            match self.verdict(hook, request, object, &version).await? {
-                Some(Verdict { patch: Some(_), .. }) => Err(ApiError::internal(format!(
+            match self.consult(hook, &subject).await? {
+                Some((_, Verdict { patch: Some(_), .. })) => Err(ApiError::internal(format!(
                     "Internal error occurred: admission webhook {:?} attempted to modify the object, which is not supported for this operation",
                     hook.name
                 ))),
@@ -149,20 +149,44 @@ impl Webhooks {
         join_all(asked).await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
-    /// The version in which a webhook wants to see the object; `None` when the request is none of its business.
-    /// Conditions that cannot be evaluated refuse the request or leave the webhook out, as its failure policy says.
-    async fn concerns(&self, hook: &Hook, subject: &Subject<'_>) -> Result<Option<ServedVersion>, ApiError> {
+    /// What a webhook says, and the version in which it wants to see the object; `None` when the request is none of its
+    /// business, or it cannot be asked and need not be.
+    async fn consult(
+        &self,
+        hook: &Hook,
+        subject: &Subject<'_>,
+    ) -> Result<Option<(ServedVersion, Verdict)>, ApiError> {
         let Some(version) = hook.matching.version(subject) else { return Ok(None) };
+        let converted = Converted::of(&self.objects, subject, &version).await?;
+        let request = converted.as_ref().map(|converted| converted.request(subject.request));
+        let seen = match (&request, &converted) {
+            (Some(request), Some(converted)) => Subject { request, object: converted.object(), ..*subject },
+            _ => *subject,
+        };
+        if !self.cares(hook, &seen, &version).await? {
+            return Ok(None);
+        }
+        let verdict = self.verdict(hook, seen.request, seen.object, &version).await?;
+        Ok(verdict.map(|verdict| (version, verdict)))
+    }
+
+    /// Whether a webhook's conditions hold. Those that cannot be evaluated refuse the request or leave the webhook out,
+    /// as its failure policy says.
+    async fn cares(
+        &self,
+        hook: &Hook,
+        subject: &Subject<'_>,
+        version: &ServedVersion,
+    ) -> Result<bool, ApiError> {
         if hook.conditions.is_empty() {
-            return Ok(Some(version));
+            return Ok(true);
         }
         let rights = Arc::<Rights>::default();
-        let inputs = Inputs::of(subject, &version, &rights);
+        let inputs = Inputs::of(subject, version, &rights);
         let user = subject.request.user;
         match rights.settled(&self.authorizers, user, || hook.conditions.hold(&inputs)).await {
-            Ok(hold) => Ok(hold.then_some(version)),
-            Err(_) if hook.is_optional => Ok(None),
-            Err(why) => Err(subject.request.forbidden(&why)),
+            Err(_) if hook.is_optional => Ok(false),
+            held => held.map_err(|why| subject.request.forbidden(&why)),
         }
     }
 
@@ -222,32 +246,46 @@ impl Webhooks {
         let answer = answer.map_err(|why| Refused::Failed(format!("failed to call webhook: {why}")))?;
         review::verdict(&hook.name, &uid, reviews, self.may_patch, &answer).map_err(Refused::Failed)
     }
-}
 
-/// Applies a webhook's patch to the object as the webhook has seen it; what the schema does not know falls away, what is
-/// left out gets its default.
-fn patched(
-    request: &AdmissionRequest<'_>,
-    version: &ServedVersion,
-    hook: &Hook,
-    patch: &schema::patch::json::JsonPatch,
-    object: &mut Value,
-) -> Result<(), ApiError> {
-    let row = request.row;
-    let internal = |why: String| {
-        ApiError::internal(format!("Internal error occurred: the patch of webhook {:?}: {why}", hook.name))
-    };
-    let mut new = shown(request, version, Some(object)).into_owned();
-    patch.apply(&mut new).map_err(|error| internal(error.to_string()))?;
-    if request.subresource == "scale" {
-        new = scale::written(object, &new, row)?;
-    } else if *version != row.storage {
-        api::convert::convert(row, &mut new, version, &row.storage);
+    /// Applies a webhook's patch to the object as the webhook has seen it; what the schema does not know falls away, what
+    /// is left out gets its default.
+    async fn patch(
+        &self,
+        request: &AdmissionRequest<'_>,
+        version: &ServedVersion,
+        hook: &Hook,
+        patch: &JsonPatch,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        let row = request.row;
+        let internal = |why: String| {
+            let what = format!("Internal error occurred: the patch of webhook {:?}: {why}", hook.name);
+            ApiError::internal(what)
+        };
+        let is_custom = row.custom.is_some() && request.subresource != "scale";
+        let mut new = match is_custom {
+            true => self.in_version(row, object.clone(), version).await?,
+            false => shown(request, version, Some(object)).into_owned(),
+        };
+        patch.apply(&mut new).map_err(|error| internal(error.to_string()))?;
+        if request.subresource == "scale" {
+            new = scale::written(object, &new, row)?;
+        } else if is_custom {
+            new = self.in_version(row, new, &row.storage).await?;
+        } else if *version != row.storage {
+            api::convert::convert(row, &mut new, version, &row.storage);
+        }
+        let schema = schema_of(row);
+        conform::conform(&schema, &mut new).map_err(|error| internal(error.to_string()))?;
+        defaults::fill(&schema, &mut new);
+        row.strategy.set_defaults(&mut new);
+        *object = new;
+        Ok(())
     }
-    let schema = schema_of(row);
-    conform::conform(&schema, &mut new).map_err(|error| internal(error.to_string()))?;
-    defaults::fill(&schema, &mut new);
-    row.strategy.set_defaults(&mut new);
-    *object = new;
-    Ok(())
+
+    /// A custom resource in a version.
+    async fn in_version(&self, row: &Row, object: Value, version: &ServedVersion) -> Result<Value, ApiError> {
+        let converted = custom::convert(&self.objects, row, vec![object], version).await?;
+        Ok(converted.into_iter().next().unwrap_or_default())
+    }
 }
