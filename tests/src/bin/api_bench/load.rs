@@ -10,6 +10,7 @@ use futures::AsyncReadExt;
 use http::Request;
 use http_body_util::BodyExt;
 use kube::Client;
+use kube::discovery::{Discovery, verbs};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -89,8 +90,38 @@ pub async fn run(server: &Server) -> Vec<(&'static str, Rate)> {
         };
         rates.push((work, measure(server, 4, count, list).await));
     }
-    send(&one, "DELETE", NAMESPACE, None).await;
     rates
+}
+
+/// Takes away what the load has made.
+pub async fn clean_up(server: &Server) {
+    send(&server.client().await, "DELETE", NAMESPACE, None).await;
+}
+
+/// The bytes of all objects that a server holds, as lists of JSON.
+pub async fn held_bytes(server: &Server) -> usize {
+    let client = server.client().await;
+    let discovery = Discovery::new(client.clone()).run().await.unwrap();
+    let mut bytes = 0;
+    for group in discovery.groups() {
+        for (resource, capabilities) in group.recommended_resources() {
+            // What is computed when it is asked for, as usage is, is not held.
+            if capabilities.supports_operation(verbs::LIST) && group.name() != "metrics.k8s.io" {
+                let base = if resource.group.is_empty() { "/api" } else { "/apis" };
+                let path = format!("{base}/{}/{}", resource.api_version, resource.plural);
+                bytes += send(&client, "GET", &path, None).await.len();
+            }
+        }
+    }
+    bytes
+}
+
+/// What a server of ours remembers of changes, by its own count; nothing of another.
+pub async fn history_bytes(server: &Server) -> usize {
+    let metrics = send(&server.client().await, "GET", "/metrics", None).await;
+    let metrics = String::from_utf8_lossy(&metrics);
+    let lines = metrics.lines().filter(|line| line.starts_with("apiserver_watch_cache_history_bytes"));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum()
 }
 
 /// `total` times `work` by so many clients, each with a connection of its own.

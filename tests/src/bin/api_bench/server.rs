@@ -103,13 +103,13 @@ impl Server {
     }
 
     /// What its processes keep in memory.
-    pub fn resident_mb(&self) -> u64 {
-        let resident = |pid: &u32| -> u64 {
+    pub fn resident_bytes(&self) -> usize {
+        let resident = |pid: &u32| -> usize {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
             let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
             line.split_whitespace().next().unwrap().parse().unwrap()
         };
-        self.process_ids.iter().map(resident).sum::<u64>() / 1000
+        self.process_ids.iter().map(resident).sum::<usize>() * 1024
     }
 }
 
