@@ -78,7 +78,7 @@ pub async fn ensure_membership(
 
 /// What an agent needs that runs alone, as the user of a kubeconfig.
 pub async fn access_of_kubeconfig(settings: &Settings, path: &Path) -> anyhow::Result<NodeAccess> {
-    let (client, authority_pem) = identities::client_and_authority(path).await?;
+    let (client, authority_pem) = identities::client_and_authority(path, identities::KUBELET).await?;
     let serving_pair = ensure_serving_pair(settings, &client).await?;
     Ok(NodeAccess { client, authority_pem, serving_pair })
 }

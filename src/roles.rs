@@ -136,10 +136,11 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<Ended> {
             return outcome;
         }
         Role::Scheduler(options) => {
-            parts.scheduler(identities::client_of_kubeconfig(&options.kubeconfig).await?);
+            parts.scheduler(identities::client_of_kubeconfig(&options.kubeconfig, "kube-scheduler").await?);
         }
         Role::ControllerManager(options) => {
-            let client = identities::client_of_kubeconfig(&options.kubeconfig).await?;
+            let client =
+                identities::client_of_kubeconfig(&options.kubeconfig, "kube-controller-manager").await?;
             let pki = pki::NodePki::new(settings.pki_dir());
             let (certificate, key) = pki.paths("ca");
             let read = |path: &std::path::Path| {
@@ -159,7 +160,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<Ended> {
             return outcome;
         }
         Role::KubeProxy(options) => {
-            let client = identities::client_of_kubeconfig(&options.kubeconfig).await?;
+            let client = identities::client_of_kubeconfig(&options.kubeconfig, "kube-proxy").await?;
             let informers = client::Informers::new(client, parts.shutdown());
             node::start_proxy(&settings, informers, &mut parts)?;
         }

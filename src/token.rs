@@ -72,7 +72,7 @@ async fn delete(settings: &Settings, id: &str) -> anyhow::Result<()> {
 }
 
 async fn secrets(settings: &Settings) -> anyhow::Result<Api<Secret>> {
-    let client = identities::client_of_kubeconfig(&settings.admin_kubeconfig()).await?;
+    let client = identities::client_of_kubeconfig(&settings.admin_kubeconfig(), "gantry").await?;
     Ok(Api::namespaced(client, "kube-system"))
 }
 

@@ -105,7 +105,7 @@ async fn is_ready(settings: &Settings, no_agent: bool) -> anyhow::Result<Option<
     if !path.exists() {
         return Ok(Some("the server has not made its certificates yet".into()));
     }
-    let client = identities::client_of_kubeconfig(&path).await?;
+    let client = identities::client_of_kubeconfig(&path, "gantry").await?;
     if no_agent {
         client.apiserver_version().await?;
         return Ok(None);

@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use api::ResourceTable;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -283,6 +285,16 @@ fn set_options(stream: &TcpStream, stalled: Duration) -> nix::Result<()> {
     setsockopt(stream, sockopt::TcpUserTimeout, &seconds.saturating_mul(1000))
 }
 
+/// The name under which the parts of a cluster write, which is whom managed fields name.
+fn agent(user: &str) -> Option<&'static str> {
+    match user {
+        "system:kube-scheduler" => Some("kube-scheduler"),
+        "system:kube-controller-manager" => Some("kube-controller-manager"),
+        _ if user.starts_with("system:node:") => Some("kubelet"),
+        _ => None,
+    }
+}
+
 /// The pipeline as a tower service, for one user.
 struct InProcess {
     core: Arc<Core>,
@@ -301,6 +313,9 @@ impl tower::Service<http::Request<kube::client::Body>> for InProcess {
     fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
         let mut request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         request.extensions_mut().insert(self.user.clone());
+        if let Some(agent) = agent(&self.user.name) {
+            request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(agent));
+        }
         let core = self.core.clone();
         Box::pin(async move { Ok(core.serve(request).await) })
     }

@@ -396,3 +396,22 @@ async fn a_status_should_bring_what_clients_may_write_of_the_metadata() {
     test.merge(&format!("{service}/status"), &json!({"metadata": {"finalizers": null}})).await.expect(200);
     test.get(service).await.expect(404);
 }
+
+#[tokio::test]
+async fn the_parts_of_a_cluster_should_own_what_they_write_under_their_names() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    let test = TestServer::start().await;
+    for (user, name) in [
+        ("system:kube-scheduler", "kube-scheduler"),
+        ("system:kube-controller-manager", "kube-controller-manager"),
+        ("system:node:n1", "kubelet"),
+    ] {
+        let user = apiserver::auth::UserInfo::new(user, &["system:masters"]);
+        let maps = kube::Api::<ConfigMap>::namespaced(test.server.client(user), "default");
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some(name.to_string());
+        map.data = Some([("a".to_string(), "b".to_string())].into());
+        let made = maps.create(&kube::api::PostParams::default(), &map).await.unwrap();
+        assert_eq!(made.metadata.managed_fields.unwrap()[0].manager.as_deref(), Some(name));
+    }
+}
