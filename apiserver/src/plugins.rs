@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 
 use crate::admission::{
     Admission, AdmissionChain, Certificates, DefaultStorageClass, DefaultTolerations, LimitRanger,
-    NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodSecurity, PolicyChecks, Priority,
+    NamespaceLifecycle, NodeRestriction, NotReadyTaint, PodResize, PodSecurity, PolicyChecks, Priority,
     RightsEscalation, RuntimeClass, ServiceAccount, ValidatingPolicies,
 };
 use crate::auth::service_account::ServiceAccountTokens;
@@ -56,6 +56,7 @@ impl Plugins {
             Arc::new(RuntimeClass::new(objects.clone())),
             Arc::new(RightsEscalation::new(authorizers.clone(), rbac.clone())),
             Arc::new(Certificates::new(authorizers.clone())),
+            Arc::new(PodResize::new(objects.clone())),
             Arc::new(ValidatingPolicies::new(
                 objects.clone(),
                 table.clone(),

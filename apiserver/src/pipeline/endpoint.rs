@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::field::Look;
+use api::field::{Look, Touch};
 use api::{ApiError, Row, ServedVersion};
 use schema::Schema;
 use schema::apply::Reset;
@@ -170,20 +170,24 @@ fn with_metadata(live: &Value, submitted: &Value, fields: &[&str]) -> Value {
     new
 }
 
-/// `live` with the resources that `submitted` gives to the containers of the same name.
+/// `live` with the resources that `submitted` gives to its containers. Other containers than `live` has come along, for
+/// validation to refuse.
 fn resized(live: &Value, submitted: &Value) -> Value {
     let mut new = with_metadata(live, submitted, &[]);
-    let wanted = |list: &str, name: &str| -> Option<&Value> {
-        let containers = submitted.get("spec")?.items(list);
-        containers.iter().find(|c| c.text("name") == name)
-    };
+    let Some(spec) = new.get_mut("spec") else { return new };
     for list in ["containers", "initContainers"] {
-        let containers = new.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten() {
-            let Some(wanted) = wanted(list, container.text("name")) else { continue };
+        let wanted = submitted.get("spec").map_or(&[][..], |spec| spec.items(list));
+        let names =
+            |list: &[Value]| -> Vec<String> { list.iter().map(|c| c.text("name").to_string()).collect() };
+        if names(wanted) != names(spec.items(list)) {
+            spec.put(list, wanted.to_vec());
+            continue;
+        }
+        for (container, wanted) in spec.items_mut(list).iter_mut().zip(wanted) {
             for field in ["resources", "resizePolicy"] {
-                if let (Some(value), Some(map)) = (wanted.get(field).cloned(), container.as_object_mut()) {
-                    map.insert(field.to_string(), value);
+                match wanted.get(field) {
+                    Some(value) => container.put(field, value.clone()),
+                    None => container.drop_field(field),
                 }
             }
         }

@@ -52,6 +52,31 @@ async fn what_is_out_of_range_is_refused() {
 }
 
 #[tokio::test]
+async fn a_resize_keeps_within_the_range_and_the_node() {
+    let cluster = with_range(json!({"type": "Container", "max": {"cpu": "3"}, "min": {"cpu": "100m"}})).await;
+    let admin = cluster.admin();
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n"}});
+    admin.post("/api/v1/nodes", &node).await.expect(201);
+    let capacity = json!({"status": {"allocatable": {"cpu": "2", "memory": "4Gi"}}});
+    admin.merge("/api/v1/nodes/n/status", &capacity).await.expect(200);
+    let mut made = pod("p", json!({"requests": {"cpu": "1"}, "limits": {"cpu": "3"}}));
+    made["spec"]["nodeName"] = json!("n");
+    admin.post(PODS, &made).await.expect(201);
+    cluster.server.objects().catch_up().await;
+    let path = format!("{PODS}/p/resize");
+    let ask = |cpu: &str| {
+        json!({"spec": {"containers": [{"name": "c", "image": "i",
+            "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "3"}}}]}})
+    };
+    let told = admin.merge(&path, &ask("50m")).await.refused();
+    assert!(told.contains("minimum cpu usage per Container is 100m, but request is 50m"), "{told}");
+    let told = admin.merge(&path, &ask("2500m")).await.refused();
+    let expected = "pods \"p\" is forbidden: node didn't have enough allocatable resources: cpu, requested: 2500, allocatable: 2000";
+    assert_eq!(told, expected);
+    admin.merge(&path, &ask("2")).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_claim_gets_the_default_class_and_a_pod_the_cost_of_its_runtime() {
     let cluster = Cluster::start().await;
     cluster.account("default", "default").await;

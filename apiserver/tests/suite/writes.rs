@@ -306,6 +306,66 @@ async fn a_pod_should_take_new_debugging_containers_and_resources_by_their_own_d
 }
 
 #[tokio::test]
+async fn a_resize_should_change_cpu_and_memory_of_containers_and_nothing_else() {
+    let test = TestServer::start().await;
+    test.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let container = |name: &str| {
+        json!({"name": name, "image": "i", "resources": {
+            "requests": {"cpu": "1", "ephemeral-storage": "1"}, "limits": {"cpu": "2"}}})
+    };
+    let mut init = container("init");
+    init["resizePolicy"] = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let spec = json!({"containers": [container("a"), container("b")], "initContainers": [init]});
+    let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+    let stored = test.post(pods, &pod).await.expect(201);
+    let path = format!("{pods}/p/resize");
+    let at = "/spec/containers/0/resources";
+    let cases = [
+        (
+            json!([{"op": "remove", "path": format!("{at}/limits")}]),
+            "spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed",
+        ),
+        (
+            json!([{"op": "remove", "path": format!("{at}/requests/ephemeral-storage")}]),
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+        ),
+        (
+            json!([{"op": "replace", "path": format!("{at}/requests/ephemeral-storage"), "value": "2"}]),
+            "spec: Forbidden: only cpu and memory resources are mutable",
+        ),
+        (
+            json!([{"op": "remove", "path": "/spec/containers/1"}]),
+            "spec.containers: Forbidden: containers may not be added or removed on resize",
+        ),
+        (
+            json!([{"op": "move", "from": "/spec/containers/1", "path": "/spec/containers/0"}]),
+            "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize",
+        ),
+        (
+            json!([{"op": "replace", "path": "/spec/initContainers/0/resources/requests/cpu", "value": "2"}]),
+            "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+        ),
+    ];
+    for (patch, expected) in cases {
+        let refused =
+            test.send("PATCH", &path, "application/json-patch+json", patch.to_string()).await.expect(422);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains(expected), "{message}");
+    }
+    // What else is sent along is not taken over, and changes nothing.
+    let mut sent = stored.clone();
+    sent["spec"]["containers"][0]["image"] = json!("other");
+    sent["metadata"]["labels"] = json!({"new": "label"});
+    sent["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1500m");
+    let resized = test.send("PUT", &path, "application/json", sent.to_string()).await.expect(200);
+    assert_eq!(resized["spec"]["containers"][0]["image"], "i");
+    assert_eq!(resized["metadata"]["labels"], Value::Null);
+    assert_eq!(resized["spec"]["containers"][0]["resources"]["requests"]["cpu"], "1500m");
+    assert_eq!(test.get(&path).await.expect(200), test.get(&format!("{pods}/p")).await.expect(200));
+}
+
+#[tokio::test]
 async fn strategic_patches_should_merge_lists_by_key() {
     let test = TestServer::start().await;
     test.post(DEPLOYMENTS, &deployment()).await.expect(201);

@@ -174,12 +174,22 @@ pub(super) fn resize(new: &At, old: &Value) {
         let detail = "Pod QOS Class may not change as a result of resizing";
         new.invalid_value(qos::class_of(new), detail);
     }
+    if !has_same_containers(new, old) {
+        return;
+    }
     let mut rest = new.value().clone();
     for list in ["containers", "initContainers"] {
-        for (container, before) in rest.items_mut(list).iter_mut().zip(old.items(list)) {
+        let containers = new.field(list);
+        let containers = containers.elements().zip(old.items(list)).zip(rest.items_mut(list));
+        for ((container, before), rest) in containers {
+            if list == "initContainers" {
+                check_init_resize(&container, before);
+            }
             for requirements in ["limits", "requests"] {
+                let resources = container.field("resources");
+                check_removed(&resources.field(requirements), before, requirements);
                 let amounts = before.dig(&["resources", requirements]).unwrap_or(&Value::Null);
-                let target = container.object_mut("resources").and_then(|r| r.object_mut(requirements));
+                let target = rest.object_mut("resources").and_then(|r| r.object_mut(requirements));
                 let Some(target) = target else { continue };
                 for resource in ["cpu", "memory"] {
                     copy(target, amounts, resource);
@@ -189,5 +199,41 @@ pub(super) fn resize(new: &At, old: &Value) {
     }
     if !same_meaning(Some(&rest), Some(old)) {
         new.forbidden("only cpu and memory resources are mutable");
+    }
+}
+
+fn has_same_containers(new: &At, old: &Value) -> bool {
+    let errors_before = new.count_of_errors();
+    for name in ["containers", "initContainers"] {
+        let (list, old) = (new.field(name), old.items(name));
+        if list.list().len() != old.len() {
+            list.forbidden(&format!("{name} may not be added or removed on resize"));
+            continue;
+        }
+        for (container, _) in
+            list.elements().zip(old).filter(|(new, old)| new.text("name") != old.text("name"))
+        {
+            container.field("name").forbidden(&format!("{name} may not be renamed or reordered on resize"));
+        }
+    }
+    new.count_of_errors() == errors_before
+}
+
+/// Such a container is not started again.
+fn check_init_resize(container: &At, before: &Value) {
+    let restarts = |policy: &Value| policy.text("restartPolicy") == "RestartContainer";
+    if before.text("restartPolicy") != "Always"
+        && container.items("resizePolicy").iter().any(restarts)
+        && !same_meaning(container.at("resources"), before.at("resources"))
+    {
+        let detail = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+        container.forbidden(detail);
+    }
+}
+
+fn check_removed(amounts: &At, before: &Value, what: &str) {
+    let had = before.dig(&["resources", what]).and_then(Value::as_object);
+    if had.is_some_and(|had| had.keys().any(|name| amounts.at(name).is_none())) {
+        amounts.forbidden(&format!("resource {what} cannot be removed"));
     }
 }
