@@ -86,8 +86,8 @@ impl PodInfo {
             key: ObjectKey::of(&*object),
             uid: object.metadata.uid.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
-            requests: requests_of(spec),
-            scored_requests: scored_requests_of(spec),
+            requests: requests_of(&object),
+            scored_requests: scored_requests_of(&object),
             host_ports: host_ports_of(spec),
             node_matcher: NodeMatcher::new(spec),
             required_affinity: required(

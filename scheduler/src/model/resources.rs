@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 /// What a container without a CPU request counts as when nodes are compared (not when they are filled).
@@ -102,17 +102,18 @@ pub(super) fn pod_count(list: &BTreeMap<String, Quantity>) -> usize {
 ///
 /// Containers run together with all sidecars (init containers that restart always); an init container runs together
 /// with the sidecars started before it. Requests of the pod as a whole replace the sum of its containers.
-pub(super) fn requests_of(spec: &PodSpec) -> Resources {
-    requests_by(spec, container_requests)
+pub(super) fn requests_of(pod: &Pod) -> Resources {
+    requests_by(pod, |container| container_requests(pod, container))
 }
 
 /// What a pod counts as when nodes are compared: as [`requests_of`], with a small default for what is not stated.
-pub(super) fn scored_requests_of(spec: &PodSpec) -> Resources {
-    let pod_level = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+pub(super) fn scored_requests_of(pod: &Pod) -> Resources {
+    let spec = pod.spec.as_ref();
+    let pod_level = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let states = |name: &str| pod_level.is_some_and(|requests| requests.contains_key(name));
     let (states_cpu, states_memory) = (states("cpu"), states("memory"));
-    requests_by(spec, |container| {
-        let mut requests = container_requests(container);
+    requests_by(pod, |container| {
+        let mut requests = container_requests(pod, container);
         let stated = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
         let missing = |name: &str| stated.is_none_or(|requests| !requests.contains_key(name));
         if missing("cpu") && !states_cpu {
@@ -125,8 +126,9 @@ pub(super) fn scored_requests_of(spec: &PodSpec) -> Resources {
     })
 }
 
-fn requests_by(spec: &PodSpec, requests: impl Fn(&Container) -> Resources) -> Resources {
+fn requests_by(pod: &Pod, requests: impl Fn(&Container) -> Resources) -> Resources {
     let mut total = Resources::default();
+    let Some(spec) = &pod.spec else { return total };
     for container in &spec.containers {
         total.add(&requests(container));
     }
@@ -162,14 +164,30 @@ fn replace_stated(total: &mut Resources, stated: &BTreeMap<String, Quantity>) {
     total.other.extend(amounts.other);
 }
 
-fn container_requests(container: &Container) -> Resources {
+/// The most of what a container asks for, was granted and has: while it is resized its node has to have room for all of
+/// them. What its node can never grant does not count.
+fn container_requests(pod: &Pod, container: &Container) -> Resources {
     let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    requests.map(Resources::from_list).unwrap_or_default()
+    let asked = requests.map(Resources::from_list).unwrap_or_default();
+    let Some(status) = pod.status.as_ref() else { return asked };
+    let sidecars = status.init_container_statuses.iter().flatten();
+    let mut told = status.container_statuses.iter().flatten().chain(sidecars);
+    let Some(told) = told.find(|told| told.name == container.name) else { return asked };
+    let Some(has) = &told.resources else { return asked };
+    let is_infeasible = status.conditions.iter().flatten().any(|condition| {
+        condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
+    });
+    let mut most = if is_infeasible { Resources::default() } else { asked };
+    for list in [&has.requests, &told.allocated_resources].into_iter().flatten() {
+        most.raise_to(&Resources::from_list(list));
+    }
+    most
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ResourceRequirements;
+    use k8s_openapi::api::core::v1::{PodSpec, ResourceRequirements};
+    use serde_json::json;
 
     use super::*;
 
@@ -180,6 +198,10 @@ mod tests {
             restart_policy: restart.map(Into::into),
             ..Default::default()
         }
+    }
+
+    fn pod(spec: &PodSpec) -> Pod {
+        Pod { spec: Some(spec.clone()), ..Pod::default() }
     }
 
     #[test]
@@ -194,16 +216,35 @@ mod tests {
             overhead: Some(BTreeMap::from([("cpu".to_owned(), Quantity("10m".into()))])),
             ..Default::default()
         };
-        assert_eq!(requests_of(&spec).cpu_milli, 4210);
+        assert_eq!(requests_of(&pod(&spec)).cpu_milli, 4210);
         let small = PodSpec { init_containers: Some(vec![container("200m", Some("Always"))]), ..spec };
-        assert_eq!(requests_of(&small).cpu_milli, 1710);
+        assert_eq!(requests_of(&pod(&small)).cpu_milli, 1710);
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_should_count_as_the_most_of_what_it_asks_for_was_granted_and_has() {
+        let counts = |asks: &str, granted: &str, has: &str, reason: &str| {
+            let pod = serde_json::from_value(json!({
+                "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": asks}}}]},
+                "status": {
+                    "conditions": [{"type": "PodResizePending", "status": "True", "reason": reason}],
+                    "containerStatuses": [{"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                        "allocatedResources": {"cpu": granted}, "resources": {"requests": {"cpu": has}}}],
+                },
+            }));
+            requests_of(&pod.unwrap()).cpu_milli
+        };
+        assert_eq!(counts("3", "2", "1", "Deferred"), 3000);
+        assert_eq!(counts("1", "2", "3", "Deferred"), 3000);
+        assert_eq!(counts("1", "3", "2", "Deferred"), 3000);
+        assert_eq!(counts("9", "2", "1", "Infeasible"), 2000);
     }
 
     #[test]
     fn a_container_that_states_nothing_counts_a_little_when_nodes_are_compared() {
         let spec = PodSpec { containers: vec![Container::default()], ..Default::default() };
-        assert!(requests_of(&spec).is_zero());
-        let scored = scored_requests_of(&spec);
+        assert!(requests_of(&pod(&spec)).is_zero());
+        let scored = scored_requests_of(&pod(&spec));
         assert_eq!((scored.cpu_milli, scored.memory_bytes), (SCORED_CPU_MILLI, SCORED_MEMORY_BYTES));
     }
 }
