@@ -60,6 +60,8 @@ pub struct Agent {
     pub pods: Mutex<HashMap<String, Arc<Mailbox>>>,
     /// Tells that the set of pods changed.
     pub pods_changed: Arc<tokio::sync::Notify>,
+    /// Held while a running pod is granted other resources; true once all pods of the node are known.
+    pub granting: Mutex<bool>,
     /// How many pods there are.
     pub pod_count: Arc<std::sync::atomic::AtomicUsize>,
     /// Tells the node's status that it should look again.
@@ -106,6 +108,7 @@ impl Agent {
             starts: Arc::new(Semaphore::new(starts_at_once())),
             pods: Mutex::default(),
             pods_changed: Arc::default(),
+            granting: Mutex::new(false),
             pod_count: Arc::default(),
             node_changed: tokio::sync::Notify::new(),
             measured: crate::agent::Measured::default(),
@@ -184,5 +187,10 @@ impl Agent {
     /// The pods that the agent has.
     pub fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
         self.pods.lock().values().cloned().collect()
+    }
+
+    /// There is more room on the node: whoever waits for it looks again.
+    pub fn wake_waiting(&self) {
+        self.mailboxes().iter().filter(|mailbox| mailbox.wish().is_some()).for_each(|mailbox| mailbox.wake());
     }
 }

@@ -57,8 +57,8 @@ impl Cgroups {
         format!("{path}/pod{}", pod.uid())
     }
 
-    /// Makes a pod's cgroup with its limits.
-    pub fn create(&self, pod: &Pod, limits: &PodLimits) -> io::Result<()> {
+    /// Makes a pod's cgroup with its limits, or gives it other ones.
+    pub fn set(&self, pod: &Pod, limits: &PodLimits) -> io::Result<()> {
         if self.driver == CgroupDriver::Systemd {
             return Ok(());
         }
@@ -121,15 +121,11 @@ fn create_v1(path: &str, limits: &PodLimits) -> io::Result<()> {
     let cpu = dir("cpu");
     std::fs::create_dir_all(&cpu)?;
     write(&cpu, "cpu.shares", limits.cpu_shares)?;
-    if let Some(quota) = limits.cpu_quota_us {
-        write(&cpu, "cpu.cfs_period_us", limits.cpu_period_us)?;
-        write(&cpu, "cpu.cfs_quota_us", quota)?;
-    }
+    write(&cpu, "cpu.cfs_period_us", limits.cpu_period_us)?;
+    write(&cpu, "cpu.cfs_quota_us", limits.cpu_quota_us.unwrap_or(-1))?;
     let memory = dir("memory");
     std::fs::create_dir_all(&memory)?;
-    if let Some(bytes) = limits.memory_bytes {
-        write(&memory, "memory.limit_in_bytes", bytes)?;
-    }
+    write(&memory, "memory.limit_in_bytes", limits.memory_bytes.unwrap_or(-1))?;
     std::fs::create_dir_all(dir("pids"))
 }
 
@@ -149,13 +145,9 @@ fn create_v2(path: &str, limits: &PodLimits) -> io::Result<()> {
     }
     let weight = 1 + (limits.cpu_shares - 2) * 9999 / 262_142;
     write(&dir, "cpu.weight", weight.max(1))?;
-    if let Some(quota) = limits.cpu_quota_us {
-        std::fs::write(dir.join("cpu.max"), format!("{quota} {}", limits.cpu_period_us))?;
-    }
-    match limits.memory_bytes {
-        Some(bytes) => write(&dir, "memory.max", bytes),
-        None => Ok(()),
-    }
+    let text = |limit: Option<i64>| limit.map_or("max".to_string(), |limit| limit.to_string());
+    std::fs::write(dir.join("cpu.max"), format!("{} {}", text(limits.cpu_quota_us), limits.cpu_period_us))?;
+    std::fs::write(dir.join("memory.max"), text(limits.memory_bytes))
 }
 
 fn write(dir: &Path, file: &str, value: i64) -> io::Result<()> {

@@ -8,7 +8,7 @@
 //! - what to do with a pod is decided by pure functions over a snapshot; nothing polls while nothing happens, except that
 //!   lists are compared every second with a runtime that does not stream events, and only while there are pods.
 //!
-//! Deliberately absent so far: static pods, CSI, device plugins, CPU and memory managers, in-place resize, swap, user
+//! Deliberately absent so far: static pods, CSI, device plugins, CPU and memory managers, swap, user
 //! namespaces, checkpoints.
 
 mod agent;

@@ -231,6 +231,22 @@ impl Cri {
         within("ExecSync", patience, self.runtime.clone().exec_sync(request)).await
     }
 
+    /// Changes what a container may use.
+    pub async fn update_container(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<(), CriError> {
+        let request = UpdateContainerResourcesRequest {
+            container_id: id.to_string(),
+            linux: Some(resources),
+            ..UpdateContainerResourcesRequest::default()
+        };
+        within("UpdateContainerResources", SHORT, self.runtime.clone().update_container_resources(request))
+            .await?;
+        Ok(())
+    }
+
     /// Where to stream a command from.
     pub async fn exec(&self, request: ExecRequest) -> Result<String, CriError> {
         Ok(within("Exec", SHORT, self.runtime.clone().exec(request)).await?.url)
@@ -252,6 +268,15 @@ impl Cri {
         Ok(within("ListContainerStats", SHORT, self.runtime.clone().list_container_stats(request))
             .await?
             .stats)
+    }
+
+    /// How many bytes of memory a container uses, as the kernel counts them against its limit.
+    pub async fn memory_usage(&self, id: &str) -> Result<u64, CriError> {
+        let request = ContainerStatsRequest { container_id: id.to_string() };
+        let reply = within("ContainerStats", SHORT, self.runtime.clone().container_stats(request)).await?;
+        let memory = reply.stats.and_then(|stats| stats.memory).unwrap_or_default();
+        let value = |value: Option<UInt64Value>| value.map(|value| value.value).filter(|value| *value > 0);
+        Ok(value(memory.usage_bytes).or(value(memory.working_set_bytes)).unwrap_or_default())
     }
 
     /// What pods use, network included, where the runtime tells.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use super::resources::pod_total;
+use super::room::Room;
 use super::spec::PodExt;
 use super::status::Verdict;
 use crate::agent_state::Agent;
@@ -40,24 +40,20 @@ pub fn admit(agent: &Agent, pod: &Pod) -> Result<(), Verdict> {
             return Err(rejected("SysctlForbidden", message));
         }
     }
+    // Not while a pod that runs is granted more.
+    let _turn = agent.granting.lock();
     let others: Vec<Arc<Pod>> = agent
         .mailboxes()
         .into_iter()
         .map(|mailbox| mailbox.latest())
         .filter(|other| other.uid() != pod.uid() && !other.is_over() && came_before(other, pod))
         .collect();
-    let allocatable = agent.machine.allocatable(&agent.config);
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     let capacity = i64::from(agent.config.max_pods);
-    check("pods", "OutOfpods", 1, count, capacity)?;
-    for (name, reason, capacity) in
-        [("cpu", "OutOfcpu", allocatable.cpu_millis), ("memory", "OutOfmemory", allocatable.memory_bytes)]
-    {
-        let requested = pod_total(pod, false, name).0;
-        if requested > 0 {
-            let used = others.iter().map(|other| pod_total(other, false, name).0).sum();
-            check(name, reason, requested, used, capacity)?;
-        }
+    check("pods", 1, count, capacity)?;
+    let (requested, used) = (Room::asked_by(pod), others.iter().map(|other| Room::asked_by(other)).sum());
+    if let Some((name, [requested, used, capacity])) = Room::of_node(agent).lacks(requested, used) {
+        check(name, requested, used, capacity)?;
     }
     let taken: Vec<_> = others.iter().flat_map(|other| host_ports(other)).collect();
     if host_ports(pod).iter().any(|port| taken.iter().any(|other| conflict(port, other))) {
@@ -74,14 +70,18 @@ fn came_before(other: &Pod, pod: &Pod) -> bool {
     running || other.metadata.creation_timestamp < pod.metadata.creation_timestamp
 }
 
-fn check(name: &str, reason: &str, requested: i64, used: i64, capacity: i64) -> Result<(), Verdict> {
+fn check(name: &str, requested: i64, used: i64, capacity: i64) -> Result<(), Verdict> {
     if used.saturating_add(requested) <= capacity {
         return Ok(());
     }
-    let message = format!(
+    Err(rejected(&format!("OutOf{name}"), lack(name, requested, used, capacity)))
+}
+
+/// Upstream's words.
+pub fn lack(name: &str, requested: i64, used: i64, capacity: i64) -> String {
+    format!(
         "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
-    );
-    Err(rejected(reason, message))
+    )
 }
 
 type HostPort = (String, String, i32);

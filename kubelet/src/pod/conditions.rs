@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::memory::Memory;
 use super::spec::{self, PodExt};
 use super::status::{View, seconds};
 use crate::cri::RunState;
@@ -13,6 +14,14 @@ const READY: &str = "Ready";
 const CONTAINERS_READY: &str = "ContainersReady";
 const SCHEDULED: &str = "PodScheduled";
 const DISRUPTION: &str = "DisruptionTarget";
+/// Other resources have to wait.
+pub const RESIZE_PENDING: &str = "PodResizePending";
+/// Other resources are being given to containers.
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+/// Conditions of the agent's that are there only while they hold.
+pub const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
+/// Conditions of the agent's that are always there.
+pub const OWN: [&str; 5] = [READY, CONTAINERS_READY, INITIALIZED, READY_TO_START, SCHEDULED];
 
 /// One condition's content, without its times.
 struct Verdict {
@@ -20,15 +29,17 @@ struct Verdict {
     status: bool,
     reason: Option<&'static str>,
     message: Option<String>,
+    /// The object's generation that it is about, where that is not the newest.
+    generation: Option<i64>,
 }
 
 impl Verdict {
     fn yes(kind: &'static str) -> Self {
-        Self { kind, status: true, reason: None, message: None }
+        Self { kind, status: true, reason: None, message: None, generation: None }
     }
 
     fn no(kind: &'static str, reason: &'static str, message: Option<String>) -> Self {
-        Self { kind, status: false, reason: Some(reason), message }
+        Self { status: false, reason: Some(reason), message, ..Self::yes(kind) }
     }
 }
 
@@ -90,23 +101,41 @@ pub fn build(view: &View<'_>, status: &PodStatus, before: Vec<PodCondition>) -> 
     }
     if let Some(verdict) = view.verdict.filter(|verdict| verdict.disruption) {
         verdicts.push(Verdict {
-            kind: DISRUPTION,
-            status: true,
             reason: Some("TerminationByKubelet"),
             message: Some(verdict.message.clone()),
+            ..Verdict::yes(DISRUPTION)
         });
     }
+    verdicts.extend(resize(view.memory));
     let mut conditions: Vec<PodCondition> = Vec::with_capacity(before.len() + verdicts.len());
     for verdict in &verdicts {
         let old = before.iter().find(|c| c.type_ == verdict.kind);
         conditions.push(condition(view, verdict, old));
     }
     for foreign in before {
-        if !conditions.iter().any(|c| c.type_ == foreign.type_) {
+        let is_past = PASSING.contains(&foreign.type_.as_str());
+        if !is_past && !conditions.iter().any(|c| c.type_ == foreign.type_) {
             conditions.push(foreign);
         }
     }
     conditions
+}
+
+/// What becomes of resources that were changed; nothing once they are as asked for.
+fn resize(memory: &Memory) -> impl Iterator<Item = Verdict> {
+    let pending = memory.resize_pending.as_ref().map(|pending| Verdict {
+        reason: Some(pending.reason),
+        message: Some(pending.message.clone()),
+        generation: pending.generation,
+        ..Verdict::yes(RESIZE_PENDING)
+    });
+    let under_way = memory.resize.as_ref().map(|resizing| Verdict {
+        reason: resizing.failed.as_ref().map(|_| "Error"),
+        message: resizing.failed.as_ref().map(|(error, _)| error.clone()),
+        generation: resizing.generation,
+        ..Verdict::yes(RESIZE_IN_PROGRESS)
+    });
+    pending.into_iter().chain(under_way)
 }
 
 fn condition(view: &View<'_>, verdict: &Verdict, old: Option<&PodCondition>) -> PodCondition {
@@ -121,7 +150,7 @@ fn condition(view: &View<'_>, verdict: &Verdict, old: Option<&PodCondition>) -> 
         last_transition_time: unchanged
             .and_then(|old| old.last_transition_time.clone())
             .or(Some(Time(seconds(view.now)))),
-        observed_generation: view.pod.metadata.generation,
+        observed_generation: verdict.generation.or(view.pod.metadata.generation),
     }
 }
 
@@ -130,7 +159,7 @@ fn ready_to_start(view: &View<'_>) -> Verdict {
     if view.runtime.ready_sandbox().is_some_and(|sandbox| host || !sandbox.ips.is_empty()) {
         Verdict::yes(READY_TO_START)
     } else {
-        Verdict { kind: READY_TO_START, status: false, reason: None, message: None }
+        Verdict { status: false, ..Verdict::yes(READY_TO_START) }
     }
 }
 
@@ -172,10 +201,10 @@ fn containers_ready(view: &View<'_>, status: &PodStatus, phase: &str) -> Verdict
 fn ready(view: &View<'_>, containers: &Verdict, before: &[PodCondition]) -> Verdict {
     if !containers.status {
         return Verdict {
-            kind: READY,
             status: false,
             reason: containers.reason,
             message: containers.message.clone(),
+            ..Verdict::yes(READY)
         };
     }
     let gates = view.pod.spec().readiness_gates.iter().flatten();

@@ -2,13 +2,14 @@
 //! worker remembers.
 //!
 //! Guarantees: main containers start only when every init container has ended well and every sidecar has started;
-//! a container that runs is left alone unless its spec changed or a probe failed for good; a pod that has run to its end
+//! a container that runs is left alone unless its spec or what it was granted changed, or a probe failed for good; a pod that has run to its end
 //! is told so and not started again. Ending a pod is not decided here (see [`super::terminate`]).
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::memory::Memory;
+use super::resize;
 use super::spec::{self, PodExt, RestartPolicy};
 use crate::cri::{ContainerRecord, PodRuntime, RunState};
 
@@ -42,6 +43,11 @@ pub enum Action {
         name: String,
         /// How often it was started before.
         restart_count: u32,
+    },
+    /// Change what running containers may use.
+    Resize {
+        /// Their ids and names.
+        containers: Vec<(String, String)>,
     },
     /// Remove a container that ended and whose logs nobody can ask for.
     RemoveContainer {
@@ -89,12 +95,15 @@ struct Decider<'a> {
     memory: &'a Memory,
     now: Timestamp,
     decision: Decision,
+    resized: Vec<(String, String)>,
 }
 
 /// Decides.
 pub fn decide(pod: &Pod, runtime: &PodRuntime, memory: &Memory, now: Timestamp) -> Decision {
-    let mut decider = Decider { pod, runtime, memory, now, decision: Decision::default() };
+    let decision = Decision::default();
+    let mut decider = Decider { pod, runtime, memory, now, decision, resized: Vec::new() };
     decider.run();
+    decider.resize();
     decider.remove_leftovers();
     decider.decision
 }
@@ -163,9 +172,9 @@ impl Decider<'_> {
         let containers = &self.pod.spec().containers;
         !containers.is_empty()
             && containers.iter().all(|container| {
-                self.runtime
-                    .latest(&container.name)
-                    .is_some_and(|c| c.ended() && !spec::restarts(self.pod, container, c.exit_code))
+                self.runtime.latest(&container.name).is_some_and(|c| {
+                    c.ended() && !resize::restarts(self.memory, self.pod, container, c.exit_code)
+                })
             })
     }
 
@@ -204,7 +213,11 @@ impl Decider<'_> {
             }
             match record {
                 Some(c) if c.ended() && c.exit_code == 0 => {}
-                Some(c) if c.state == RunState::Running => return false,
+                Some(c) if c.state == RunState::Running => {
+                    let change = self.memory.allocation.change(&container.name);
+                    self.resized.extend(change.map(|_| (c.id, c.name)));
+                    return false;
+                }
                 _ => {
                     self.start(container);
                     return false;
@@ -228,7 +241,8 @@ impl Decider<'_> {
             return;
         };
         if record.state != RunState::Running {
-            if record.state == RunState::Created || spec::restarts(self.pod, container, record.exit_code) {
+            let restarts = || resize::restarts(self.memory, self.pod, container, record.exit_code);
+            if record.state == RunState::Created || restarts() {
                 self.start(container);
             }
             return;
@@ -236,19 +250,36 @@ impl Decider<'_> {
         let again = spec::container_restart_policy(self.pod, container) != RestartPolicy::Never;
         let ending = if again { ", will be restarted" } else { "" };
         let probes = self.memory.probes.get(&record.id).copied().unwrap_or_default();
+        let change = self.memory.allocation.change(&container.name);
         let reason = if record.hash != spec::container_hash(container) {
             Some(("definition changed", KillCause::Spec))
         } else if probes.startup == Some(false) {
             Some(("failed startup probe", KillCause::Startup))
         } else if probes.liveness_failed {
             Some(("failed liveness probe", KillCause::Liveness))
+        } else if resize::ends(self.memory, container) {
+            Some(("resize requires restart", KillCause::Spec))
         } else {
+            self.resized.extend(change.map(|_| (record.id.clone(), record.name.clone())));
             None
         };
         if let Some((what, cause)) = reason {
             let message = format!("Container {} {what}{ending}", container.name);
             let (id, name) = (record.id.clone(), record.name.clone());
             self.decision.actions.push(Action::KillContainer { id, name, message, cause });
+        }
+    }
+
+    /// Gives containers what they were granted, or waits after a failure.
+    fn resize(&mut self) {
+        let failed = self.memory.resize.as_ref().and_then(|resizing| resizing.failed.as_ref());
+        match failed.filter(|(_, retry_at)| *retry_at > self.now) {
+            Some((_, retry_at)) => self.decision.wake(*retry_at),
+            None if self.resized.is_empty() => {}
+            None => {
+                let containers = std::mem::take(&mut self.resized);
+                self.decision.actions.push(Action::Resize { containers });
+            }
         }
     }
 

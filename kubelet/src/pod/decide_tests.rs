@@ -10,11 +10,11 @@ use super::spec::container_hash;
 use super::status::{self, View};
 use crate::cri::{ContainerRecord, PodRuntime, RunState, Sandbox};
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_000_000).unwrap()
 }
 
-fn pod(spec: Value) -> Pod {
+pub(super) fn pod(spec: Value) -> Pod {
     serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec}))
         .unwrap()
 }
@@ -34,7 +34,7 @@ fn sandbox(ready: bool) -> Sandbox {
     }
 }
 
-fn record(pod: &Pod, name: &str, state: RunState, exit_code: i32) -> ContainerRecord {
+pub(super) fn record(pod: &Pod, name: &str, state: RunState, exit_code: i32) -> ContainerRecord {
     let spec = pod.spec.as_ref().unwrap();
     let all = spec.init_containers.iter().flatten().chain(&spec.containers);
     let container = all.into_iter().find(|c| c.name == name).unwrap();
@@ -57,7 +57,7 @@ fn record(pod: &Pod, name: &str, state: RunState, exit_code: i32) -> ContainerRe
     }
 }
 
-fn runtime(containers: Vec<ContainerRecord>) -> PodRuntime {
+pub(super) fn runtime(containers: Vec<ContainerRecord>) -> PodRuntime {
     PodRuntime { sandboxes: vec![sandbox(true)], containers }
 }
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::room::Wish;
 use super::spec::PodExt;
 use super::status::Verdict;
 use crate::probe::Report;
@@ -34,6 +35,8 @@ pub struct Mailbox {
     /// The grace period, as soon as the pod is to end; it only shrinks.
     grace: watch::Sender<Option<i64>>,
     latest: watch::Sender<Arc<Pod>>,
+    /// What the pod waits for the node to have room for.
+    wish: Mutex<Option<Wish>>,
 }
 
 impl Mailbox {
@@ -44,6 +47,7 @@ impl Mailbox {
             notify: Notify::new(),
             grace: watch::Sender::new(None),
             latest: watch::Sender::new(pod.clone()),
+            wish: Mutex::default(),
         };
         mailbox.put(pod);
         mailbox
@@ -100,7 +104,7 @@ impl Mailbox {
         self.notify.notified().await;
     }
 
-    /// The newest version of the object, with the status that the worker made.
+    /// The newest version of the object, with the status that the worker made and the resources that the pod was granted.
     pub fn latest(&self) -> Arc<Pod> {
         self.latest.borrow().clone()
     }
@@ -108,6 +112,16 @@ impl Mailbox {
     /// Notes the worker's newest version, for readers.
     pub fn set_latest(&self, pod: Arc<Pod>) {
         self.latest.send_replace(pod);
+    }
+
+    /// What the pod waits for.
+    pub fn wish(&self) -> Option<Wish> {
+        self.wish.lock().clone()
+    }
+
+    /// Notes what the pod waits for.
+    pub fn set_wish(&self, wish: Option<Wish>) {
+        *self.wish.lock() = wish;
     }
 
     /// The worker's versions as they come.

@@ -47,6 +47,8 @@ impl PodManager {
                     while let Some(change) = changes.try_next() {
                         self.apply(change);
                     }
+                    *self.agent.granting.lock() = true;
+                    self.agent.wake_waiting();
                     self.stop_orphans().await;
                     looked_for_orphans = true;
                 }
@@ -110,6 +112,7 @@ impl PodManager {
             }
         }
         self.count();
+        self.agent.wake_waiting();
     }
 
     /// Starts a worker for every pod whose worker broke.

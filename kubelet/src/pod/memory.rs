@@ -1,10 +1,14 @@
 //! What a pod's worker remembers between two looks at the pod: what failed, and when to try again.
 //!
-//! None of it survives the agent; a new agent learns it anew, at worst by one early restart of a crashing container.
+//! But for the allocation none of it survives the agent; a new agent learns it anew, at worst by one early restart of a
+//! crashing container.
 
 use std::collections::{HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
+
+use super::allocation::Allocation;
+use super::resize::{Pending, Resizing};
 
 /// The first wait before a container that crashed again is started, or an image is pulled again.
 const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(10);
@@ -113,6 +117,12 @@ pub struct Memory {
     pub waits_told: HashSet<String>,
     /// Whether postStart hooks of containers (by id) have yet to end.
     pub hooks_running: Option<String>,
+    /// What the containers were granted and have.
+    pub allocation: Allocation,
+    /// Why other resources have to wait.
+    pub resize_pending: Option<Pending>,
+    /// The change of resources that is under way.
+    pub resize: Option<Resizing>,
 }
 
 /// Why there is no sandbox.

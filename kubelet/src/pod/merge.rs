@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
+use super::conditions;
+
 /// Whether two versions differ in what the agent acts upon.
 pub fn differs(new: &Pod, old: &Pod) -> bool {
     let (new_meta, old_meta) = (&new.metadata, &old.metadata);
@@ -21,12 +23,7 @@ pub fn with_own_status(pod: &Pod, own: Option<&PodStatus>) -> Pod {
     let Some(own) = own else { return merged };
     let mut status = own.clone();
     let theirs = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let is_ours = |kind: &str| {
-        matches!(
-            kind,
-            "Ready" | "ContainersReady" | "Initialized" | "PodReadyToStartContainers" | "PodScheduled"
-        )
-    };
+    let is_ours = |kind: &str| conditions::OWN.contains(&kind) || conditions::PASSING.contains(&kind);
     let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|c| {
         is_ours(&c.type_) || theirs.iter().any(|t| t.type_ == c.type_) || c.type_ == "DisruptionTarget"

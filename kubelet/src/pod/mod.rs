@@ -5,6 +5,7 @@
 //! ends it ([`terminate`]) and clears up. It sleeps until the API, the runtime, a probe or the clock wakes it.
 
 pub mod admission;
+mod allocation;
 mod conditions;
 pub mod config;
 mod decide;
@@ -20,7 +21,11 @@ mod merge;
 mod mounts;
 mod names;
 mod phase;
+mod resize;
+#[cfg(test)]
+mod resize_tests;
 mod resources;
+mod room;
 mod security;
 mod spec;
 mod start;

@@ -5,6 +5,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 
 use super::conditions;
+use super::resize;
 use super::spec::{self, PodExt, RestartPolicy};
 use super::status::View;
 
@@ -70,7 +71,7 @@ pub fn phase<'a>(view: &View<'_>, status: &PodStatus, before: Option<&'a str>) -
     let restarted =
         view.pod.spec().containers.iter().zip(status.container_statuses.iter().flatten()).any(|(c, s)| {
             let code = s.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
-            code.is_none_or(|code| spec::restarts(view.pod, c, code))
+            code.is_none_or(|code| resize::restarts(view.memory, view.pod, c, code))
         });
     match policy {
         _ if view.ending && view.verdict.is_none() && view.pod.is_deleted() => "Running",

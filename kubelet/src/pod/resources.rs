@@ -95,6 +95,19 @@ pub struct PodLimits {
     pub memory_bytes: Option<i64>,
 }
 
+impl PodLimits {
+    /// Limits that are in the way of neither these nor the others.
+    pub fn most(&self, other: &Self) -> Self {
+        let most = |own: Option<i64>, other: Option<i64>| own.zip(other).map(|(own, other)| own.max(other));
+        Self {
+            cpu_shares: self.cpu_shares.max(other.cpu_shares),
+            cpu_quota_us: most(self.cpu_quota_us, other.cpu_quota_us),
+            cpu_period_us: self.cpu_period_us,
+            memory_bytes: most(self.memory_bytes, other.memory_bytes),
+        }
+    }
+}
+
 /// What a pod asks for or may take of one resource, with its init containers and overhead, as the scheduler counts it. None
 /// when a container sets none (which matters for limits: one unlimited container makes the pod unlimited).
 pub fn pod_total(pod: &Pod, limit: bool, name: &str) -> (i64, bool) {

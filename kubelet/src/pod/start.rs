@@ -132,7 +132,10 @@ impl Worker {
         if !self.volumes.is_complete(&pod) && !self.prepare().await {
             return false;
         }
-        let crashed_at = self.runtime.latest(name).filter(|c| c.ended()).map(|c| c.finished());
+        // One that was ended to change its resources did not crash.
+        let ended_for_resize = self.has_been_given(name);
+        let crashed = self.runtime.latest(name).filter(|c| c.ended() && !ended_for_resize);
+        let crashed_at = crashed.map(|c| c.finished());
         let result = self.try_start(&pod, container, restart_count).await;
         let now = Timestamp::now();
         match result {

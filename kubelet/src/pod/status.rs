@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions;
 use super::memory::Memory;
 use super::phase;
+use super::resize;
 use super::spec::{self, PodExt};
 use crate::cri::{ContainerRecord, PodRuntime, RunState};
 
@@ -184,8 +185,10 @@ fn container_status(view: &View<'_>, container: &Container, init: bool, init_don
     if !running && !view.ending {
         waits_for_restart(view, container, current, &mut status, init);
     }
-    status.allocated_resources = None;
-    status.resources = container.resources.clone().filter(|r| *r != Default::default());
+    let granted = container.resources.clone().unwrap_or_default();
+    status.allocated_resources = granted.requests.clone();
+    let outgrown = view.memory.allocation.outgrown(&container.name).filter(|_| running);
+    status.resources = Some(outgrown.cloned().unwrap_or(granted));
     status
 }
 
@@ -201,13 +204,13 @@ fn waits_for_restart(
         || if init && !spec::is_sidecar(container) {
             super::decide::init_restarts(view.pod, container, current.exit_code)
         } else {
-            spec::restarts(view.pod, container, current.exit_code)
+            resize::restarts(view.memory, view.pod, container, current.exit_code)
         };
     if !again {
         return;
     }
     let waiting = if let Some(failure) = view.memory.failures.get(&container.name) {
-        Some((failure.reason.clone(), failure.message.clone()))
+        Some((failure.reason.clone(), Some(failure.message.clone())))
     } else if let Some((_, delay)) = view.memory.crash_wait(&container.name, current.finished(), view.now) {
         let message = format!(
             "back-off {} restarting failed container={} pod={}",
@@ -215,7 +218,10 @@ fn waits_for_restart(
             container.name,
             view.pod.title()
         );
-        Some(("CrashLoopBackOff".to_string(), message))
+        Some(("CrashLoopBackOff".to_string(), Some(message)))
+    } else if resize::ends(view.memory, container) {
+        // As far as the API knows, a container may have ended for good by ending well.
+        Some(("ContainerCreating".to_string(), None))
     } else {
         None
     };
@@ -223,7 +229,7 @@ fn waits_for_restart(
         if current.ended() {
             status.last_state = status.state.take();
         }
-        status.state = Some(waiting_state(&reason, Some(message)));
+        status.state = Some(waiting_state(&reason, message));
     }
 }
 

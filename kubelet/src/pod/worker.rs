@@ -10,6 +10,7 @@ use k8s_cri::v1::PodSandboxConfig;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 
 use super::admission;
+use super::allocation::Allocation;
 use super::config;
 use super::decide::{Action, KillCause, decide};
 use super::fields::Surroundings;
@@ -45,8 +46,10 @@ pub(super) enum Next {
 /// A pod's worker.
 pub(super) struct Worker {
     pub agent: Arc<Agent>,
-    /// The object, with the status as the worker last made it.
+    /// The object, with the status as the worker last made it and the resources that were granted.
     pub pod: Arc<Pod>,
+    /// The object as the API has it.
+    pub wanted: Arc<Pod>,
     pub mailbox: Arc<Mailbox>,
     pub runtime: PodRuntime,
     pub memory: Memory,
@@ -67,12 +70,21 @@ pub(super) struct Worker {
 impl Worker {
     pub fn new(agent: Arc<Agent>, pod: Arc<Pod>, mailbox: Arc<Mailbox>) -> Self {
         let writer = StatusWriter::new(&agent.client, &pod);
+        let mut memory = Memory::default();
+        let wanted = pod.clone();
+        let mut pod = pod;
+        if let Some(allocation) = Allocation::load(&agent.config.root_dir, pod.uid()) {
+            allocation.put_into(Arc::make_mut(&mut pod));
+            mailbox.set_latest(pod.clone());
+            memory.allocation = allocation;
+        }
         Self {
             agent,
             pod,
+            wanted,
             mailbox,
             runtime: PodRuntime::default(),
-            memory: Memory::default(),
+            memory,
             probes: Probes::default(),
             volumes: PodVolumes::default(),
             tokens: Tokens::default(),
@@ -100,6 +112,7 @@ impl Worker {
                 }
                 Next::End(verdict) => {
                     self.turn = None;
+                    self.mailbox.set_wish(None);
                     self.verdict = self.verdict.take().or(verdict);
                     self.terminate().await;
                     break;
@@ -139,7 +152,9 @@ impl Worker {
         }
         if let Some(pod) = news.pod {
             self.writer.seen(&pod);
-            let merged = merge::with_own_status(&pod, self.pod.status.as_ref());
+            let mut merged = merge::with_own_status(&pod, self.pod.status.as_ref());
+            self.memory.allocation.put_into(&mut merged);
+            self.wanted = pod;
             matters |= merge::differs(&merged, &self.pod);
             self.pod = Arc::new(merged);
             self.mailbox.set_latest(self.pod.clone());
@@ -175,6 +190,7 @@ impl Worker {
                 self.agent.tell(&self.pod, None, EventType::Warning, &verdict.reason, message);
                 return Next::End(Some(verdict));
             }
+            self.grant_first();
             self.admitted = true;
         }
         if self.pod.deadline().is_some_and(|deadline| deadline <= now) {
@@ -194,6 +210,7 @@ impl Worker {
             self.agent.tell(&self.pod, Some(&name), EventType::Normal, "BackOff", message);
         }
         self.tell_crash_waits(now);
+        self.review_resources(now);
         let decision = decide(&self.pod, &self.runtime, &self.memory, now);
         self.tell_status(false);
         if decision.over {
@@ -275,6 +292,7 @@ impl Worker {
                 self.stop_one(&id, &name, grace_s).await;
                 true
             }
+            Action::Resize { containers } => self.resize(&containers).await,
             Action::StopSandbox { id } => {
                 self.done("stopping a sandbox", self.agent.cri.stop_sandbox(&id).await)
             }
@@ -335,7 +353,7 @@ impl Worker {
         }
         if !self.cgroup_made {
             let limits = super::resources::of_pod(&self.pod);
-            match self.agent.cgroups.create(&self.pod, &limits) {
+            match self.agent.cgroups.set(&self.pod, &limits) {
                 Ok(()) => self.cgroup_made = true,
                 Err(error) => {
                     tracing::warn!(pod = self.pod.title(), %error, "the pod's cgroup cannot be made");

@@ -14,6 +14,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 
+use super::conditions;
 use super::spec::PodExt;
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -210,12 +211,13 @@ fn difference(old: &Map<String, Value>, new: &Map<String, Value>) -> Option<Map<
     (!patch.is_empty()).then_some(patch)
 }
 
-/// Conditions merge by type: those that are as they were are left out, and nobody else's is touched.
+/// Conditions merge by type: those that are as they were are left out, and nobody else's is touched. Those of the agent's
+/// that no longer hold go.
 fn changed_conditions(before: Option<&Value>, now: &Value) -> Option<Value> {
     let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let before = list(before);
+    let (before, now) = (list(before), list(Some(now)));
     let mut changed: Vec<Value> = Vec::new();
-    for condition in list(Some(now)) {
+    for condition in now.iter().cloned() {
         let old = before.iter().find(|old| old.get("type") == condition.get("type"));
         if old == Some(&condition) {
             continue;
@@ -229,6 +231,9 @@ fn changed_conditions(before: Option<&Value>, now: &Value) -> Option<Value> {
         }
         changed.push(condition);
     }
+    let is_in = |list: &[Value], kind: &str| list.iter().any(|c| c.get("type").is_some_and(|t| t == kind));
+    let past = conditions::PASSING.into_iter().filter(|kind| is_in(&before, kind) && !is_in(&now, kind));
+    changed.extend(past.map(|kind| json!({ "type": kind, "$patch": "delete" })));
     (!changed.is_empty()).then_some(Value::Array(changed))
 }
 
@@ -253,14 +258,16 @@ mod tests {
     fn only_what_changed_is_written_and_foreign_conditions_are_not() {
         let old = map(json!({"phase": "Pending", "hostIP": "1.1.1.1", "message": "m", "conditions": [
             {"type": "Ready", "status": "False", "reason": "ContainersNotReady"},
-            {"type": "PodScheduled", "status": "True"}, {"type": "example.com/gate", "status": "True"}]}));
+            {"type": "PodScheduled", "status": "True"}, {"type": "example.com/gate", "status": "True"},
+            {"type": "PodResizePending", "status": "True"}, {"type": "example.com/other", "status": "True"}]}));
         let new = map(json!({"phase": "Running", "hostIP": "1.1.1.1", "conditions": [
             {"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"},
             {"type": "example.com/gate", "status": "True"}]}));
         assert_eq!(
             Value::Object(difference(&old, &new).unwrap()),
             json!({"phase": "Running", "message": null,
-                "conditions": [{"type": "Ready", "status": "True", "reason": null}]})
+                "conditions": [{"type": "Ready", "status": "True", "reason": null},
+                    {"type": "PodResizePending", "$patch": "delete"}]})
         );
         assert_eq!(difference(&new, &new), None);
     }

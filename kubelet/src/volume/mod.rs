@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 pub use payload::{Sources, references};
-pub use place::{clean_up, pod_dir, volume_dir};
+pub use place::{clean_up, ensure_dir, pod_dir, volume_dir};
 pub use subpath::bind as bind_subpath;
 
 use crate::pod::PodExt;
