@@ -13,6 +13,7 @@ use crate::output::jsonpath::Template;
 use crate::output::table::text_of;
 use crate::session::{Session, Target, with_query};
 use crate::tree::text;
+use crate::writing::Writing;
 
 /// Between tries to reach a server that is gone.
 const RETRY: Duration = Duration::from_millis(250);
@@ -33,6 +34,9 @@ pub struct Options {
     /// How long to wait; 0 looks once
     #[arg(long, default_value = "30s", value_name = "TIME")]
     pub timeout: Span,
+    /// Show each object as it is then: json, yaml, name, jsonpath=TEMPLATE
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<String>,
 }
 
 enum Wanted {
@@ -109,15 +113,22 @@ pub async fn run(session: &Session, options: &Options) -> anyhow::Result<()> {
             continue;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        match tokio::time::timeout(left, until(session, &target, &wanted)).await {
+        let mut object = match tokio::time::timeout(left, until(session, &target, &wanted)).await {
             Ok(outcome) => outcome?,
             Err(_) => bail!(
                 "error: timed out waiting for the condition on {}/{}",
                 target.resource.plural,
                 target.name
             ),
+        };
+        // Of an object that was gone before anybody looked there is nothing to show.
+        let output = options.output.clone().filter(|_| object.is_object());
+        if output.is_some() {
+            // The items of a list do not say what they are.
+            object["apiVersion"] = target.resource.api_version().into();
+            object["kind"] = target.resource.kind.as_str().into();
         }
-        println!("{} condition met", target.reported());
+        Writing { output, ..Writing::default() }.tell(&object, &target.reported(), "condition met")?;
     }
     Ok(())
 }
@@ -129,13 +140,14 @@ async fn is_there(session: &Session, target: &Target) -> anyhow::Result<bool> {
     }
 }
 
-/// Waits for one object. A server that is gone is waited for too, until it has refused or the time is over.
-async fn until(session: &Session, target: &Target, wanted: &Wanted) -> anyhow::Result<()> {
+/// Waits for one object and gives it as it is then, or null. A server that is gone is waited for too, until it has refused
+/// or the time is over.
+async fn until(session: &Session, target: &Target, wanted: &Wanted) -> anyhow::Result<Value> {
     let mut begun = None;
     loop {
         match follow(session, target, wanted, &mut begun).await {
-            Ok(true) => return Ok(()),
-            Ok(false) => {}
+            Ok(Some(object)) => return Ok(object),
+            Ok(None) => {}
             Err(error) if begun.is_none() || error.is::<Refusal>() => return Err(error),
             Err(_) => tokio::time::sleep(RETRY).await,
         }
@@ -149,7 +161,7 @@ async fn follow(
     target: &Target,
     wanted: &Wanted,
     begun: &mut Option<Value>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Option<Value>> {
     let collection = target.resource.collection(target.namespace.as_deref());
     let only_this = format!("fieldSelector=metadata.name%3D{}", target.name);
     let list = session.api.get(&with_query(&collection, &only_this)).await?;
@@ -158,7 +170,7 @@ async fn follow(
     let before = begun.get_or_insert_with(|| uid.clone());
     let is_another = !before.is_null() && *before != uid;
     if wanted.holds(object.filter(|_| !is_another)) {
-        return Ok(true);
+        return Ok(Some(object.cloned().unwrap_or_default()));
     }
     if is_another || (object.is_none() && !matches!(wanted, Wanted::Created)) {
         return Err(target.not_found());
@@ -167,16 +179,16 @@ async fn follow(
     let query = format!("{only_this}&watch=true&resourceVersion={version}");
     let mut events = Box::pin(session.api.watch(&with_query(&collection, &query), "application/json").await?);
     while let Some(event) = events.next().await {
-        let event = event?;
+        let mut event = event?;
         match event["type"].as_str() {
             Some("ERROR") => break,
-            Some("DELETED") if wanted.holds(None) => return Ok(true),
+            Some("DELETED") if wanted.holds(None) => return Ok(Some(event["object"].take())),
             Some("DELETED") => return Err(target.not_found()),
-            _ if wanted.holds(Some(&event["object"])) => return Ok(true),
+            _ if wanted.holds(Some(&event["object"])) => return Ok(Some(event["object"].take())),
             _ => {}
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 #[cfg(test)]

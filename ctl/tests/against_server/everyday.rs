@@ -211,6 +211,11 @@ fn waiting(user: &User) {
         ("wait --for=jsonpath={.spec.replicas}=2 deployment/web", "deployment.apps/web condition met\n"),
         ("wait --for=jsonpath={.status.readyReplicas} deployment/web", "deployment.apps/web condition met\n"),
         ("wait --for=delete configmap/none --timeout=5s", ""),
+        ("wait --for=create deployment/web -o name", "deployment.apps/web\n"),
+        (
+            "wait --for=condition=Available deployment/web -o jsonpath={.kind}/{.metadata.name}",
+            "Deployment/web",
+        ),
     ]);
     let ready = user.ok("wait --for=condition=Ready pod -l app=web --timeout=60s");
     assert_eq!(ready.matches(" condition met\n").count(), 2, "{ready}");
