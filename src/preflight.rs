@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use anyhow::bail;
+use nix::sched::CloneFlags;
 use tracing::warn;
 
 use crate::settings::Settings;
@@ -29,11 +30,33 @@ pub fn check_node() -> anyhow::Result<()> {
             problems.push(format!("{path} is missing: {purpose}"));
         }
     }
+    if is_in_chroot() {
+        problems.push(
+            "this is a chroot, where containers start but commands inside them (exec, probes) see the host's files; start it \
+             outside, or in a mount namespace with a root of its own (pivot_root)"
+                .to_string(),
+        );
+    }
     problems.extend(network::missing_kernel_features());
     if problems.is_empty() {
         return Ok(());
     }
     bail!("this machine cannot run pods:\n  - {}", problems.join("\n  - "))
+}
+
+/// Whether the root is another one than that of the mount namespace. Who may not look is none the wiser.
+fn is_in_chroot() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let root = || std::fs::metadata("/").map(|root| (root.dev(), root.ino())).ok();
+    // A thread that enters the mount namespace anew gets the root that a command in a container would get.
+    let entered = std::thread::spawn(move || {
+        let namespace = std::fs::File::open("/proc/thread-self/ns/mnt").ok()?;
+        nix::sched::unshare(CloneFlags::CLONE_FS).ok()?;
+        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNS).ok()?;
+        root()
+    });
+    let entered = entered.join().ok().flatten();
+    entered.is_some() && entered != root()
 }
 
 /// Checks that a port is free, so that the reason is told before anything else starts.
