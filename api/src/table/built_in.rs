@@ -374,7 +374,7 @@ const LINES: &[Line] = &[
 
     namespaced(COORDINATION, "Lease", "leases").upsert().versioned(),
 
-    cluster(NODE, "RuntimeClass", "runtimeclasses").idle().upsert().versioned(),
+    cluster(NODE, "RuntimeClass", "runtimeclasses").upsert().versioned(),
 
     namespaced(DISCOVERY, "EndpointSlice", "endpointslices").counts(),
 
