@@ -16,7 +16,7 @@
 //! the state; a Linux of 5.10 or newer.
 //!
 //! Deliberately absent: user namespaces, AppArmor and SELinux (ignored), checkpoints, quotas on what containers write.
-//! Not yet: idmapped and recursively read-only mounts, hugepages, image volumes.
+//! Not yet: idmapped and recursively read-only mounts, hugepages.
 
 mod cgroup;
 mod config;

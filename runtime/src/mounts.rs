@@ -14,8 +14,9 @@ use nix::{
 /// The kernel takes one page of options.
 const OPTIONS_BYTES_MAX: usize = 4095;
 
-/// Mounts a container's root: `layers` (top one first) under a writable `upper`.
-pub(crate) fn overlay(target: &Path, layers: &[PathBuf], upper: &Path, work: &Path) -> io::Result<()> {
+/// Mounts `layers` as one tree, the top one first: a container's root under a writable directory (and one for the kernel to
+/// work in), or without these something that nobody writes to.
+pub(crate) fn overlay(target: &Path, layers: &[PathBuf], writable: Option<(&Path, &Path)>) -> io::Result<()> {
     let mut options = b"lowerdir=".to_vec();
     for (index, layer) in layers.iter().enumerate() {
         if index > 0 {
@@ -23,16 +24,19 @@ pub(crate) fn overlay(target: &Path, layers: &[PathBuf], upper: &Path, work: &Pa
         }
         options.extend_from_slice(layer.as_os_str().as_bytes());
     }
-    for (name, path) in [("upperdir", upper), ("workdir", work)] {
-        options.extend_from_slice(format!(",{name}=").as_bytes());
-        options.extend_from_slice(path.as_os_str().as_bytes());
+    if let Some((upper, work)) = writable {
+        for (name, path) in [("upperdir", upper), ("workdir", work)] {
+            options.extend_from_slice(format!(",{name}=").as_bytes());
+            options.extend_from_slice(path.as_os_str().as_bytes());
+        }
+        // What a container writes need not survive a crash of the machine: it does not survive one itself.
+        options.extend_from_slice(b",volatile");
     }
-    // What a container writes need not survive a crash of the machine: it does not survive one itself.
-    options.extend_from_slice(b",volatile");
     if options.len() > OPTIONS_BYTES_MAX {
         return Err(io::Error::other("the image has too many layers for one mount"));
     }
-    Ok(mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options.as_slice()))?)
+    let flags = if writable.is_some() { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+    Ok(mount(Some("overlay"), target, Some("overlay"), flags, Some(options.as_slice()))?)
 }
 
 /// Mounts the shared memory of a pod.

@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::{Component, Path},
 };
 
@@ -31,6 +31,12 @@ pub(crate) fn read(root: &Path, path: &Path) -> io::Result<Option<String>> {
     let mut bytes = Vec::new();
     file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Where a path of a root file system that nobody changes leads to; an empty one to the root.
+pub(crate) fn find(root: &Path, path: &Path) -> io::Result<std::path::PathBuf> {
+    let opened = open(File::open(root)?.as_fd(), Path::new(".").join(path).as_os_str(), OFlag::O_PATH)?;
+    std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))
 }
 
 /// Makes a directory of a root file system and its parents, as far as they are not there.

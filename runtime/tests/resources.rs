@@ -6,7 +6,7 @@ mod helpers;
 
 use std::time::{Duration, Instant};
 
-use helpers::{BUSYBOX, Node, can_run, sandbox_config, shell};
+use helpers::{BUSYBOX, Member, Node, can_run, sandbox_config, shell};
 use k8s_cri::v1::*;
 
 fn with_resources(mut config: ContainerConfig, resources: LinuxContainerResources) -> ContainerConfig {
@@ -165,6 +165,70 @@ async fn mounts_should_be_where_and_as_they_are_asked_for() {
     let (code, output) = node.output_of(&sandbox, config).await;
     assert_eq!((code, output.as_str()), (0, "content\nhosts\nreadonly"));
     assert_eq!(std::fs::read_to_string(volume.join("written")).unwrap(), "new\n");
+    node.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_should_be_mounted_as_volumes_that_nobody_writes_to_or_gets_out_of() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::with_busybox().await;
+    std::fs::write(node.directory.path().join("secret"), "of the host").unwrap();
+    let secret = node.directory.path().join("secret").display().to_string();
+    let model = [
+        ("data", Member::Directory),
+        ("data/model", Member::File("weights")),
+        ("data/link", Member::Link("/data/model")),
+        ("data/out", Member::Link(&secret)),
+    ];
+    let archive = helpers::archive_named("model:v1", &model);
+    node.runtime.as_ref().unwrap().load(std::io::Cursor::new(archive)).await.unwrap();
+    let sandbox = node.sandbox("images").await;
+    let image = |part: &str| {
+        let part = Some(("gantry.image-sub-path".to_string(), part.to_string())).filter(|_| !part.is_empty());
+        Some(ImageSpec {
+            image: "docker.io/library/model:v1".into(),
+            annotations: part.into_iter().collect(),
+            ..ImageSpec::default()
+        })
+    };
+    let mount = |path: &str, part: &str| Mount {
+        container_path: path.into(),
+        image: image(part),
+        ..Mount::default()
+    };
+    let mut config = shell(
+        "cat /whole/data/model /part/model /file /linked; touch /whole/x 2>/dev/null || touch /part/x 2>/dev/null || echo readonly; sleep 1000",
+    );
+    config.mounts = vec![
+        mount("/whole", ""),
+        mount("/part", "data"),
+        mount("/file", "data/model"),
+        mount("/linked", "data/link"),
+    ];
+    let id = node.run_with(&sandbox, config.clone()).await;
+    while node.log(&id).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(node.sh(&id, "cat /file; ls /whole/data").await, "weightslink\nmodel\nout");
+    // What the image is removed under goes on being there.
+    let image_spec = ImageSpec { image: "docker.io/library/model:v1".into(), ..ImageSpec::default() };
+    let remove = RemoveImageRequest { image: Some(image_spec) };
+    node.images.remove_image(remove).await.unwrap();
+    assert_eq!(node.sh(&id, "cat /whole/data/model").await, "weights");
+    let said = node.log(&id).await;
+    assert!(said.last().unwrap().ends_with(" weightsweightsweightsweightsreadonly"), "{said:?}");
+    config.mounts = vec![mount("/gone", "")];
+    let error = node.create(&sandbox, config.clone()).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::NotFound, "{error:?}");
+    let archive = helpers::archive_named("model:v1", &model);
+    node.runtime.as_ref().unwrap().load(std::io::Cursor::new(archive)).await.unwrap();
+    for part in ["nowhere", "data/out"] {
+        config.mounts = vec![mount("/x", part)];
+        let error = node.create(&sandbox, config.clone()).await.unwrap_err();
+        assert!(error.message().contains(&format!("the image has no {part:?}")), "{error:?}");
+    }
     node.finish().await;
 }
 

@@ -262,9 +262,15 @@ async fn what_is_not_done_should_be_refused_rather_than_passed_over() {
         "{error:?}"
     );
     let sandbox = node.sandbox("mounts").await;
-    let mount = Mount { container_path: "/x".into(), image: Some(ImageSpec::default()), ..Mount::default() };
+    let mount = Mount {
+        container_path: "/x".into(),
+        host_path: "/tmp".into(),
+        readonly: true,
+        recursive_read_only: true,
+        ..Mount::default()
+    };
     let error =
         node.create(&sandbox, ContainerConfig { mounts: vec![mount], ..shell("true") }).await.unwrap_err();
-    assert!(error.message().contains("image volumes"), "{error:?}");
+    assert!(error.message().contains("recursive read-only mounts"), "{error:?}");
     node.finish().await;
 }

@@ -548,12 +548,30 @@ fn images_are_pulled_from_a_real_registry() {
     let insecure = format!("--insecure-registries={REGISTRY}");
     let cluster = Cluster::start_with(NodeOptions { arguments: vec![insecure] });
     let _registry = Registry::start(&cluster.server().machine, &["busybox:latest"]);
-    let pod = cluster.manifest("pulled.yml", &format!(concat!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: pulled}}\nspec:\n  containers:\n",
-        "  - {{name: main, image: '{}/busybox:latest', imagePullPolicy: Always, command: [sleep, '3600']}}\n",
-    ), REGISTRY));
-    cluster.ctl(&["apply", "-f", &pod]).ok();
+    let pod = |name: &str, volume: &str| {
+        cluster.manifest(&format!("{name}.yml"), &format!(concat!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n",
+        "  - name: main\n    image: '{registry}/busybox:latest'\n    imagePullPolicy: Always\n    command: [sleep, '3600']\n",
+        "    volumeMounts:\n    - {{name: image, mountPath: /volume}}\n",
+        "    - {{name: image, mountPath: /tools, subPath: bin}}\n",
+        "  volumes: [{{name: image, image: {{reference: '{registry}/{volume}', pullPolicy: Always}}}}]\n",
+    ), name = name, registry = REGISTRY, volume = volume))
+    };
+    cluster.ctl(&["apply", "-f", &pod("pulled", "busybox:latest")]).ok();
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/pulled", "--timeout=40s"]).ok();
+    let inside = |command: &str| cluster.ctl(&["exec", "pulled", "--", "sh", "-c", command]);
+    assert_eq!(inside("cmp /volume/bin/busybox /tools/busybox && echo same").ok().trim(), "same");
+    let refused = inside("touch /volume/x");
+    assert!(!refused.success && refused.stderr.contains("Read-only file system"), "{}", refused.all());
+    cluster.ctl(&["apply", "-f", &pod("missing", "none:latest")]).ok();
+    eventually(40, "the missing image is told", || {
+        let waiting =
+            cluster.get(&["pod", "missing"])?["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+        let reason = waiting["reason"].as_str().unwrap_or_default();
+        let is_told = ["ErrImagePull", "ImagePullBackOff"].contains(&reason)
+            && waiting["message"].as_str().is_some_and(|message| message.contains("none"));
+        if is_told { Ok(()) } else { Err(waiting.to_string()) }
+    });
     let events = cluster.kubectl(&["get", "events", "-o", "name"]).ok();
     assert!(!events.is_empty());
     let described = cluster.kubectl(&["describe", "pod", "pulled"]).ok();

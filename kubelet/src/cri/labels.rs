@@ -22,3 +22,5 @@ pub const TERMINATION_MESSAGE_POLICY: &str = "io.kubernetes.container.terminatio
 pub const TERMINATION_GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// The hook to run before the stop signal, JSON.
 pub const PRE_STOP: &str = "io.kubernetes.container.preStopHandler";
+/// Of the image of a mount: the part of it that is mounted. Known to the embedded runtime only.
+pub const IMAGE_SUB_PATH: &str = "gantry.image-sub-path";

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use k8s_cri::v1::Image;
+use k8s_cri::v1::{Image, ImageSpec};
 
 use crate::agent_state::Agent;
 use crate::cri::CriError;
+use crate::pod::PodExt;
 
 /// Remembers when images were first seen and last used.
 pub struct ImageCollector {
@@ -66,7 +67,16 @@ impl ImageCollector {
         let names = containers
             .into_iter()
             .flat_map(|c| [c.image_ref, c.image_id, c.image.map(|image| image.image).unwrap_or_default()]);
-        Ok(names.filter(|name| !name.is_empty()).collect())
+        let mut names: HashSet<String> = names.filter(|name| !name.is_empty()).collect();
+        for pod in self.agent.mailboxes().iter().map(|mailbox| mailbox.latest()) {
+            for source in pod.spec().volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()) {
+                let image = source.reference.clone().unwrap_or_default();
+                let present =
+                    self.agent.cri.image_status(ImageSpec { image, ..ImageSpec::default() }).await?;
+                names.extend(present.map(|image| image.id));
+            }
+        }
+        Ok(names)
     }
 
     fn note(&mut self, images: &[Image], in_use: &HashSet<String>) {

@@ -8,7 +8,7 @@ mod pull;
 
 pub use collect::ImageCollector;
 pub use containerd::ContainerdLoader;
-pub use pull::{Present, ensure};
+pub use pull::{Present, Wanted, ensure};
 
 use std::pin::Pin;
 

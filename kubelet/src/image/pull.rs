@@ -1,11 +1,11 @@
-//! Brings a container's image to the node, by its pull policy.
+//! Brings the images that containers need to the node, by their pull policies.
 
 use std::collections::BTreeMap;
 
 use client::EventType;
 use jiff::Timestamp;
 use k8s_cri::v1::{Image, ImageSpec, PodSandboxConfig};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::credentials;
 use crate::agent_state::Agent;
@@ -28,17 +28,27 @@ impl From<Image> for Present {
     }
 }
 
-/// Brings the image. `backoff` is the wait for this image in this pod; a failure says how the container waits.
+/// An image that a container needs: to run, or to see as a volume.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The container's name.
+    pub container: String,
+    /// The image, as the pod names it.
+    pub image: String,
+    /// When to pull it.
+    pub policy: Option<String>,
+}
+
+/// Brings an image. `backoff` is the wait for this image in this pod; a failure says how the container waits.
 pub async fn ensure(
     agent: &Agent,
     pod: &Pod,
-    container: &Container,
+    wanted: &Wanted,
     backoff: Option<Backoff>,
     secrets: &[BTreeMap<String, Vec<u8>>],
     sandbox: &PodSandboxConfig,
 ) -> Result<Present, Failure> {
-    let asked = container.image.as_deref().unwrap_or_default();
-    let name = container.name.as_str();
+    let (asked, name) = (wanted.image.as_str(), wanted.container.as_str());
     let tell = |kind, reason: &str, message: String| agent.tell(pod, Some(name), kind, reason, message);
     let image = with_tag(asked).ok_or_else(|| {
         let message = format!(
@@ -53,7 +63,7 @@ pub async fn ensure(
         annotations: sandbox.annotations.clone(),
         ..ImageSpec::default()
     };
-    let policy = container.image_pull_policy.as_deref().unwrap_or(if image.ends_with(":latest") {
+    let policy = wanted.policy.as_deref().unwrap_or(if image.ends_with(":latest") {
         "Always"
     } else {
         "IfNotPresent"
@@ -95,7 +105,7 @@ pub async fn ensure(
         Err(error) => {
             tell(EventType::Warning, "Failed", format!("Failed to pull image \"{asked}\": {error}"));
             let now = Timestamp::now();
-            Err(Failure::pull(error, Backoff::next(backoff, now, now)))
+            Err(Failure::pull(asked, error, Backoff::next(backoff, now, now)))
         }
     }
 }

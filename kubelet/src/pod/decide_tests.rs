@@ -211,7 +211,7 @@ fn an_image_that_cannot_be_pulled_is_told_and_tried_again_later() {
     let pod = two();
     let mut memory = Memory::default();
     let backoff = super::memory::Backoff::next(None, now(), now());
-    memory.note_failure("a", "i", Failure::pull("no such image".into(), backoff), now());
+    memory.note_failure("a", Failure::pull("i", "no such image".into(), backoff), now());
     let decision = run(&pod, &runtime(vec![]), &memory);
     assert_eq!(starts(&decision), [("b", 0)], "the other one is not held up");
     assert_eq!(decision.wake_at.unwrap().duration_since(now()).as_secs(), 2, "to tell of the wait");

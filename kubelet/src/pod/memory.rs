@@ -60,8 +60,8 @@ pub struct Failure {
     pub reason: String,
     /// Its message.
     pub message: String,
-    /// The wait for the image, if that is what failed.
-    pub pull: Option<Backoff>,
+    /// The image that could not be had, and the wait for it.
+    pub pull: Option<(String, Backoff)>,
 }
 
 impl Failure {
@@ -71,8 +71,8 @@ impl Failure {
     }
 
     /// A pull that failed.
-    pub fn pull(message: String, backoff: Backoff) -> Self {
-        Self { reason: "ErrImagePull".to_string(), message, pull: Some(backoff) }
+    pub fn pull(image: &str, message: String, backoff: Backoff) -> Self {
+        Self { reason: "ErrImagePull".to_string(), message, pull: Some((image.to_string(), backoff)) }
     }
 }
 
@@ -83,6 +83,8 @@ pub struct StartFailure {
     pub reason: String,
     /// Its message.
     pub message: String,
+    /// The image that could not be had, if that is what failed.
+    pub image: Option<String>,
     /// When it failed.
     pub failed_at: Timestamp,
     /// When to try again.
@@ -160,18 +162,17 @@ impl Memory {
     }
 
     /// Notes that a container could not be started. What is not an image's fault is tried again after ten seconds.
-    pub fn note_failure(&mut self, name: &str, image: &str, failure: Failure, now: Timestamp) {
-        let wait = failure.pull.map_or(BACKOFF_MIN, |backoff| backoff.delay());
-        if let Some(backoff) = failure.pull {
-            self.pulls.insert(image.to_string(), backoff);
-        }
+    pub fn note_failure(&mut self, name: &str, failure: Failure, now: Timestamp) {
+        let Failure { reason, message, pull } = failure;
+        let wait = pull.as_ref().map_or(BACKOFF_MIN, |(_, backoff)| backoff.delay());
         let retry_at = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
-        let Failure { reason, message, .. } = failure;
-        self.failures.insert(name.to_string(), StartFailure { reason, message, failed_at: now, retry_at });
+        let image = pull.as_ref().map(|(image, _)| image.clone());
+        self.pulls.extend(pull);
+        let failure = StartFailure { reason, message, image, failed_at: now, retry_at };
+        self.failures.insert(name.to_string(), failure);
     }
 
-    /// Failed pulls that have been told for long enough: from now on the wait is told. Gives their containers and
-    /// images.
+    /// Failed pulls that have been told for long enough: from now on the wait is told. Gives their containers.
     pub fn age_pulls(&mut self, now: Timestamp) -> Vec<String> {
         let mut aged = Vec::new();
         for (name, failure) in &mut self.failures {

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use super::env::expand;
 use super::spec::PodExt;
 use crate::config::Config;
+use crate::cri::labels;
 use crate::volume::{self, Mounted, PodVolumes, bind_subpath, pod_dir};
 
 /// The mounts; the error is the message of `CreateContainerConfigError`.
@@ -37,11 +38,17 @@ pub fn build(
         };
         match source {
             Mounted::Image(reference) => {
-                mount.image = Some(ImageSpec { image: reference.clone(), ..ImageSpec::default() });
+                let part = sub_path(wanted, env)?.map(|part| (labels::IMAGE_SUB_PATH.to_string(), part));
+                mount.image = Some(ImageSpec {
+                    image: reference.clone(),
+                    annotations: part.into_iter().collect(),
+                    ..ImageSpec::default()
+                });
                 mount.readonly = true;
             }
             Mounted::Path(path) => {
-                let path = part_of(config, pod, container, wanted, index, path, env)?;
+                let sub_path = sub_path(wanted, env)?;
+                let path = part_of(config, pod, container, wanted, index, path, sub_path)?;
                 mount.host_path = path.display().to_string();
             }
         }
@@ -61,7 +68,19 @@ fn is_read_only(pod: &Pod, volume: &str) -> bool {
     pod.spec().volumes.iter().flatten().any(|v| v.name == volume && claim(v))
 }
 
-/// The volume's path, or that of the part which the mount names.
+/// The part of the volume that the mount names.
+fn sub_path(wanted: &VolumeMount, env: &[KeyValue]) -> Result<Option<String>, String> {
+    let value = |name: &str| env.iter().find(|kv| kv.key == name).map(|kv| kv.value.clone());
+    match wanted.sub_path_expr.as_deref().filter(|expression| !expression.is_empty()) {
+        None => Ok(wanted.sub_path.clone().filter(|path| !path.is_empty())),
+        Some(expression) => match expand(expression, value) {
+            path if path.contains("$(") => Err(format!("missing value for \"{expression}\"")),
+            path => Ok(Some(path)),
+        },
+    }
+}
+
+/// The volume's path, or that of a part of it.
 fn part_of(
     config: &Config,
     pod: &Pod,
@@ -69,25 +88,14 @@ fn part_of(
     wanted: &VolumeMount,
     index: usize,
     volume: &std::path::Path,
-    env: &[KeyValue],
+    sub_path: Option<String>,
 ) -> Result<PathBuf, String> {
-    let value = |name: &str| env.iter().find(|kv| kv.key == name).map(|kv| kv.value.clone());
-    let sub_path = match (wanted.sub_path.as_deref(), wanted.sub_path_expr.as_deref()) {
-        (_, Some(expression)) if !expression.is_empty() => {
-            let path = expand(expression, value);
-            if path.contains("$(") {
-                return Err(format!("missing value for \"{expression}\""));
-            }
-            path
+    let Some(sub_path) = sub_path else {
+        if !volume.exists() {
+            // As runtimes do for hostPath volumes without a type.
+            std::fs::create_dir_all(volume).map_err(|error| format!("{}: {error}", volume.display()))?;
         }
-        (Some(path), _) if !path.is_empty() => path.to_string(),
-        _ => {
-            if !volume.exists() {
-                // As runtimes do for hostPath volumes without a type.
-                std::fs::create_dir_all(volume).map_err(|error| format!("{}: {error}", volume.display()))?;
-            }
-            return Ok(volume.to_path_buf());
-        }
+        return Ok(volume.to_path_buf());
     };
     let target = pod_dir(&config.root_dir, pod.uid())
         .join("volume-subpaths")

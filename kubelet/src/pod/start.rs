@@ -7,17 +7,19 @@ use std::time::Duration;
 use client::EventType;
 use jiff::Timestamp;
 use k8s_cri::v1::PodSandboxConfig;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 
 use super::env::{self, Lookup};
 use super::memory::Failure;
 use super::spec::PodExt;
 use super::worker::Worker;
 use super::{config, hooks, mounts, resources, security};
-use crate::image::{self, Present};
+use crate::image::{self, Present, Wanted};
 use crate::references::{Key, Kind, Reference, Waker};
-use crate::volume::{self, Sources};
+use crate::volume::{self, Mounted, Sources};
 
+/// What the runtime that is part of the binary calls itself.
+const EMBEDDED: &str = "gantry";
 /// After so long a pull gives up its pod's turn.
 const TURN_FOR_IMAGES: Duration = Duration::from_millis(200);
 
@@ -128,7 +130,6 @@ impl Worker {
     pub(super) async fn start_container(&mut self, name: &str, restart_count: u32) -> bool {
         let pod = self.pod.clone();
         let Some(container) = &pod.container(name) else { return false };
-        let image = container.image.clone().unwrap_or_default();
         if !self.volumes.is_complete(&pod) && !self.prepare().await {
             return false;
         }
@@ -141,7 +142,6 @@ impl Worker {
         match result {
             Ok(()) => {
                 self.memory.failures.remove(name);
-                self.memory.pulls.remove(&image);
                 if let Some(finished_at) = crashed_at {
                     self.memory.note_restart(name, finished_at, now);
                 }
@@ -156,7 +156,7 @@ impl Worker {
                     self.memory.note_restart(name, finished_at, now);
                 }
                 self.agent.tell(&pod, Some(name), EventType::Warning, "Failed", format!("Error: {told}"));
-                self.memory.note_failure(name, &image, failure, now);
+                self.memory.note_failure(name, failure, now);
             }
         }
         true
@@ -179,7 +179,13 @@ impl Worker {
             .filter_map(|secret| held.find(Kind::Secret, &secret.name))
             .collect();
         let sandbox_config = self.sandbox_config(sandbox.attempt);
-        let present = self.ensure_image(pod, container, &secrets, &sandbox_config).await?;
+        self.ensure_image_volumes(pod, container, &secrets, &sandbox_config).await?;
+        let wanted = Wanted {
+            container: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            policy: container.image_pull_policy.clone(),
+        };
+        let present = self.ensure_image(pod, &wanted, &secrets, &sandbox_config).await?;
         let parts = self.parts(pod, container, restart_count, &held, &present)?;
         let config = config::container(pod, container, parts);
         // A container that was made and never started, by an agent that died in between, is in the way.
@@ -202,21 +208,55 @@ impl Worker {
         self.run_post_start(pod, container, &id).await.map_err(Some)
     }
 
-    /// Brings the container's image. A pull is not a start: when it takes long, other pods get their turn meanwhile.
-    async fn ensure_image(
+    /// Brings the images that the container mounts.
+    async fn ensure_image_volumes(
         &mut self,
         pod: &Pod,
         container: &Container,
         secrets: &[BTreeMap<String, Vec<u8>>],
         sandbox: &PodSandboxConfig,
+    ) -> Result<(), Option<Failure>> {
+        for volume in pod.spec().volumes.iter().flatten() {
+            let Some(source) = &volume.image else { continue };
+            let mut mounts =
+                container.volume_mounts.iter().flatten().filter(|mount| mount.name == volume.name);
+            let Some(mount) = mounts.next() else { continue };
+            let is_partial = |mount: &VolumeMount| mount.sub_path.is_some() || mount.sub_path_expr.is_some();
+            if self.agent.runtime_name != EMBEDDED && (is_partial(mount) || mounts.any(is_partial)) {
+                let message = format!("subPath of image volumes is not known to {}", self.agent.runtime_name);
+                return Err(Some(Failure::new("CreateContainerConfigError", message)));
+            }
+            let wanted = Wanted {
+                container: container.name.clone(),
+                image: source.reference.clone().unwrap_or_default(),
+                policy: source.pull_policy.clone(),
+            };
+            let present = self.ensure_image(pod, &wanted, secrets, sandbox).await?;
+            self.volumes.mounted.insert(volume.name.clone(), Mounted::Image(present.id));
+        }
+        Ok(())
+    }
+
+    /// Brings an image. A pull is not a start: when it takes long, other pods get their turn meanwhile.
+    async fn ensure_image(
+        &mut self,
+        pod: &Pod,
+        wanted: &Wanted,
+        secrets: &[BTreeMap<String, Vec<u8>>],
+        sandbox: &PodSandboxConfig,
     ) -> Result<Present, Option<Failure>> {
         let (agent, mailbox) = (self.agent.clone(), self.mailbox.clone());
-        let backoff = container.image.as_ref().and_then(|image| self.memory.pulls.get(image)).copied();
-        let ensuring = image::ensure(&agent, pod, container, backoff, secrets, sandbox);
+        let backoff = self.memory.pulls.get(&wanted.image).copied();
+        let ensuring = image::ensure(&agent, pod, wanted, backoff, secrets, sandbox);
         tokio::pin!(ensuring);
         loop {
             tokio::select! {
-                present = &mut ensuring => return present.map_err(Some),
+                present = &mut ensuring => {
+                    if present.is_ok() {
+                        self.memory.pulls.remove(&wanted.image);
+                    }
+                    return present.map_err(Some);
+                }
                 () = mailbox.ends_sooner(None) => return Err(None),
                 () = tokio::time::sleep(TURN_FOR_IMAGES), if self.turn.is_some() => self.turn = None,
             }

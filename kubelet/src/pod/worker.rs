@@ -201,12 +201,10 @@ impl Worker {
         }
         self.probes.fit(&self.agent, &self.pod, &self.runtime, &mut self.memory, &self.mailbox, false);
         for name in self.memory.age_pulls(now) {
-            let image = self.pod.container(&name).and_then(|c| c.image);
-            let mut message = format!("Back-off pulling image \"{}\"", image.unwrap_or_default());
-            if let Some(failure) = self.memory.failures.get_mut(&name) {
-                failure.message = format!("{message}: ErrImagePull: {}", failure.message);
-                message.clone_from(&failure.message);
-            }
+            let Some(failure) = self.memory.failures.get_mut(&name) else { continue };
+            let image = failure.image.as_deref().unwrap_or_default();
+            let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
+            failure.message.clone_from(&message);
             self.agent.tell(&self.pod, Some(&name), EventType::Normal, "BackOff", message);
         }
         self.tell_crash_waits(now);

@@ -36,7 +36,7 @@ pub struct VolumeError {
 pub enum Mounted {
     /// A path on the node.
     Path(PathBuf),
-    /// An image that the runtime mounts itself.
+    /// An image that the runtime mounts itself; it is brought when a container that mounts it is started.
     Image(String),
 }
 

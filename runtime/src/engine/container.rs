@@ -6,6 +6,7 @@ use k8s_cri::v1::{ContainerConfig, ContainerEventType, NamespaceMode};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, watch};
 
+use super::image_volume::{self, ImageVolume};
 use super::{Engine, blocking, new_id, sandbox};
 use crate::{
     cgroup::{Cgroups, Limits},
@@ -37,7 +38,9 @@ impl Engine {
         let image =
             self.images.find(&wanted).ok_or_else(|| Error::Image(ImageError::NotFound(wanted.clone())))?;
         let id = new_id();
-        let record = new_record(&id, &sandbox, config, &image, &self.config.pod_cgroup());
+        let (volumes, volume_layers) = self.image_volumes(&config.mounts)?;
+        let mut record = new_record(&id, &sandbox, config, &image, &self.config.pod_cgroup());
+        record.chains.extend(volume_layers);
         let directory = self.container_directory(&id);
         let entry = Arc::new(ContainerEntry {
             id: id.clone(),
@@ -48,7 +51,7 @@ impl Engine {
             changing: Mutex::new(()),
         });
         let pid_namespace_of = self.pid_namespace(&entry, &sandbox)?;
-        if let Err(error) = self.prepare_container(&entry, &sandbox, image, pid_namespace_of).await {
+        if let Err(error) = self.prepare_container(&entry, &sandbox, image, volumes, pid_namespace_of).await {
             if let Err(error) = self.remove_container_files(&entry).await {
                 tracing::warn!(container = id, %error, "cleaning up after a container that was not made");
             }
@@ -64,6 +67,7 @@ impl Engine {
         entry: &Arc<ContainerEntry>,
         sandbox: &Arc<Sandbox>,
         image: Arc<ImageRecord>,
+        volumes: Vec<ImageVolume>,
         pid_namespace_of: Option<i32>,
     ) -> Result<(), Error> {
         let layers = self.images.layer_directories(&image.chains);
@@ -75,6 +79,8 @@ impl Engine {
             fs::create_dir(&entry.directory).map_err(fail("making the container"))?;
             save(&entry).map_err(fail("recording the container"))?;
             mount_root(&entry, &layers, &writable).map_err(fail("mounting the root file system"))?;
+            image_volume::mount(&entry.directory, &volumes, &mut entry.record.write().config.mounts)
+                .map_err(fail("mounting an image volume"))?;
             let record = entry.record.read().clone();
             let sandbox_record = sandbox.record.read().clone();
             let rootfs = entry.rootfs();
@@ -147,6 +153,7 @@ impl Engine {
         blocking("removing the container", move || {
             cgroups.kill_all(&cgroup).and_then(|()| cgroups.remove(&cgroup)).map_err(io::Error::other)?;
             mounts::unmount(&rootfs)?;
+            image_volume::unmount(&directory)?;
             // What is still mounted inside would be emptied with it.
             if mounts::below(&directory)?.is_empty() {
                 files::remove_tree(&writable)?;
@@ -234,9 +241,9 @@ fn mount_root(entry: &ContainerEntry, layers: &[std::path::PathBuf], writable: &
         // An image of nothing: an empty layer stands in for it.
         let empty = writable.join("empty");
         fs::create_dir_all(&empty)?;
-        return mounts::overlay(&rootfs, &[empty], &upper, &work);
+        return mounts::overlay(&rootfs, &[empty], Some((&upper, &work)));
     }
-    mounts::overlay(&rootfs, layers, &upper, &work)
+    mounts::overlay(&rootfs, layers, Some((&upper, &work)))
 }
 
 fn new_record(

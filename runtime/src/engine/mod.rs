@@ -5,6 +5,7 @@
 
 mod container;
 mod exec;
+mod image_volume;
 mod recovery;
 mod sandbox;
 mod start;

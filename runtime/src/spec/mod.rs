@@ -100,9 +100,6 @@ pub(crate) fn build(inputs: &SpecInputs<'_>) -> Result<BuiltSpec, SpecError> {
 }
 
 fn refuse_what_is_not_done(config: &ContainerConfig) -> Result<(), SpecError> {
-    if let Some(mount) = config.mounts.iter().find(|mount| mount.image.is_some()) {
-        return Err(SpecError::NotDone("image volumes", mount.container_path.clone()));
-    }
     if let Some(mount) = config.mounts.iter().find(|mount| mount.recursive_read_only) {
         return Err(SpecError::NotDone("recursive read-only mounts", mount.container_path.clone()));
     }
