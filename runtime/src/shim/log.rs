@@ -87,10 +87,10 @@ impl LineSplitter {
         self.entries.shrink_to(4096);
     }
 
-    /// Writes what is left at the end of the stream.
+    /// Writes what is left at the end of the stream: a part, of a line that nobody ended.
     pub(super) fn finish(&mut self, log: &mut LogFile) {
         if !self.unfinished.is_empty() {
-            self.entry(&timestamp(), b'F');
+            self.entry(&timestamp(), b'P');
             log.write(&self.entries);
             self.entries.clear();
         }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn lines_should_be_whole_however_they_arrive() {
         let read = lines(&[b"one\ntw", b"o\n\nend without newline"]);
-        assert_eq!(read, ["stdout F one", "stdout F two", "stdout F ", "stdout F end without newline"]);
+        assert_eq!(read, ["stdout F one", "stdout F two", "stdout F ", "stdout P end without newline"]);
     }
 
     #[test]
